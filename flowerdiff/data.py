@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PETALS', 'COLOURS', 'DRAWN_NAMES', 'PICTURE_SUFFIXES', 'DEFAULT_SOURCE', 'FlowerDiffError', 'to_float', 'to_uint8',
-           'draw_flowers', 'grid_picture', 'show_images', 'to_square', 'flip_half', 'Records', 'split_name', 'Pictures',
-           'cache_folder', 'load_pictures', 'Device', 'pick_device']
+           'draw_flowers', 'grid_picture', 'show_images', 'to_square', 'flip_half', 'Records', 'split_name',
+           'hub_commit', 'Pictures', 'cache_folder', 'load_pictures', 'Device', 'pick_device']
 
 # %% ../nbs/00_data.ipynb #76e7d6ca
 import hashlib, inspect, io, json, os, re, sys
@@ -203,12 +203,12 @@ def _number_labels(labels, names):
     if any(l is None or l < 0 for l in labels): return None, None
     return labels, list(names)
 
-# %% ../nbs/00_data.ipynb #a8ab918a
+# %% ../nbs/00_data.ipynb #e65c8f7e
 def _parquet_files(path, size):
     "The parquet files to read, given a file or folder."
     import pyarrow.parquet as pq
     files = [path] if path.is_file() else sorted(path.rglob('*.parquet'))
-    if len(files) < 2 or any('image_id' not in pq.read_schema(f).names for f in files): return files
+    if len(files) < 2 or not all({'image', 'image_id'} <= {*pq.read_schema(f).names} for f in files): return files
     same, ids = {}, lambda f: tuple(pq.read_table(f, columns=['image_id'])['image_id'].to_pylist())
     for f in files: same.setdefault(ids(f), []).append(f)
     return [min(fs, key=lambda f: ((s := _first_size(f)) < size, abs(s - size))) for fs in same.values()]
@@ -219,16 +219,20 @@ def _first_size(file):
     row = next(pq.ParquetFile(file).iter_batches(1, columns=['image'])).to_pylist()[0]['image']
     return min(Image.open(io.BytesIO(row['bytes'])).size)
 
-# %% ../nbs/00_data.ipynb #601bdf66
+# %% ../nbs/00_data.ipynb #b98c4568
 def _read_parquet(path, size):
+    "Records of a parquet file or a folder of them."
     import datasets, pyarrow.parquet as pq
-    out = []
-    for f in _parquet_files(path, size):
-        try: ds = datasets.Dataset(pq.read_table(f))
-        except Exception as e: raise FlowerDiffError(f"{f} cannot be read as parquet ({_first_line(e)}): download or make it again") from None
-        guess = split_name(re.match(r'[A-Za-z]*', f.name)[0])
-        out.append(_from_dataset(ds, f.name, guess if guess in ('train', 'validation', 'test') else None))
-    return _join(out)
+    out, f = [], path
+    try:
+        for f in _parquet_files(path, size): out.append((f, datasets.Dataset(pq.read_table(f))))
+    except Exception as e: raise FlowerDiffError(f"{f} cannot be read as parquet ({_first_line(e)}): download or make it again") from None
+    return _join([_from_dataset(ds, f.name, _split_of(f)) for f, ds in out])
+
+def _split_of(file):
+    "The split a file's name begins with, or None: train-00000-of-00002.parquet"
+    guess = split_name(re.match(r'[A-Za-z]*', file.name)[0])
+    return guess if guess in ('train', 'validation', 'test') else None
 
 # %% ../nbs/00_data.ipynb #1050fd99
 def _first_line(e): return (str(e).strip() or type(e).__name__).splitlines()[0]
@@ -255,18 +259,21 @@ def _read_folder(path):
     if names and len(names) < 2: labels = names = None
     return Records([str(f) for f in files], [str(f.relative_to(path)) for f in files], labels, splits, names)
 
-# %% ../nbs/00_data.ipynb #7bb474bf
+# %% ../nbs/00_data.ipynb #968f8783
 DEFAULT_SOURCE = 'nelorth/oxford-flowers'
 
-def _hub_revision(name):
-    "The commit a Hub data set is at; without a network the one seen last."
+def hub_commit(
+    name:str, # owner/name
+    kind:str, # 'dataset' or 'model'
+    otherwise:str, # what to use instead, for the message
+)->str: # its commit
+    "The commit a Hub repository is at; without a network the one seen last. Asked once and briefly: downloads would retry for half a minute."
     from huggingface_hub import HfApi
-    note = cache_folder()/f"{name.replace('/', '--')}.revision"
-    try: sha = HfApi().dataset_info(name, timeout=10).sha
+    note = cache_folder()/f"{kind}--{name.replace('/', '--')}.commit"
+    try: sha = HfApi().repo_info(name, repo_type=kind, timeout=10).sha
     except Exception as e:
         if not note.exists():
-            raise FlowerDiffError(f"no file or folder '{name}', and the Hugging Face Hub gave no such data set ({_first_line(e)}): check the name "
-                                  "and the network, or use a folder, a parquet file, 'torchvision' or 'drawn'") from None
+            raise FlowerDiffError(f"no file or folder '{name}', and the Hugging Face Hub gave no such {kind} ({_first_line(e)}): check the name and the network, or use {otherwise}") from None
         print(f"the Hugging Face Hub cannot be reached: using '{name}' as it was last time", file=sys.stderr)
         return note.read_text()
     note.parent.mkdir(parents=True, exist_ok=True)
@@ -401,7 +408,7 @@ def _choose_splits(rec, split, source):
     keep = [i for i, s in enumerate(rec.splits) if s in want]
     return Records(*(f if f is None or j == 4 else [f[i] for i in keep] for j, f in enumerate(rec)))
 
-# %% ../nbs/00_data.ipynb #7ce05bab
+# %% ../nbs/00_data.ipynb #8b28da8c
 def load_pictures(
     source:str=None, # parquet file or folder, folder of pictures, Hub id, 'torchvision', 'drawn' or 'drawn:N'; None: $FLOWERDIFF_DATA, else `DEFAULT_SOURCE`
     size:int=64, # height and width in pixels
@@ -412,7 +419,7 @@ def load_pictures(
     source = str(source or os.environ.get('FLOWERDIFF_DATA') or DEFAULT_SOURCE)
     if not isinstance(size, int) or size < 4: raise FlowerDiffError(f"size {size!r} is too small: give at least 4 pixels")
     kind, path = _source_kind(source), Path(source).expanduser()
-    state = _file_state(path) if kind in ('parquet', 'folder') else _hub_revision(source) if kind == 'hub' else ''
+    state = _file_state(path) if kind in ('parquet', 'folder') else hub_commit(source, 'dataset', "a folder, a parquet file, 'torchvision' or 'drawn'") if kind == 'hub' else ''
     file = cache_folder()/f'{_fingerprint(source, state, size, split, _CODE)}.safetensors'
     out = _load_pictures(file, source)
     if out is None: _save_pictures(out := _build(kind, source, size, split, state), file)

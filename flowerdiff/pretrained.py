@@ -9,13 +9,13 @@ __all__ = ['NETS', 'WEIGHTS', 'build', 'write_whole', 'make_folder', 'save', 'bu
 import json, os, re, tempfile
 from pathlib import Path
 
-# %% ../nbs/07_pretrained.ipynb #59066ca6
+# %% ../nbs/07_pretrained.ipynb #f54220dc
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .attention_unet import AttentionUNet
 from .baseline_unet import BaselineUNet
-from .data import FlowerDiffError
+from .data import FlowerDiffError, hub_commit
 from .sampling import Model
 
 # %% ../nbs/07_pretrained.ipynb #c748048b
@@ -72,7 +72,7 @@ def bundled():
     "Names of the models that come with the package."
     return sorted(f.parent.name for f in WEIGHTS.glob('*/config.json'))
 
-# %% ../nbs/07_pretrained.ipynb #67537c86
+# %% ../nbs/07_pretrained.ipynb #ac26d041
 def _find(name):
     "The folder that holds model `name`."
     if name in bundled(): return WEIGHTS/name
@@ -85,12 +85,13 @@ def _find(name):
     raise FlowerDiffError(f"unknown model '{name}': use {', '.join(bundled())}, the folder of a training run, or a Hub repository (owner/name)")
 
 def _from_hub(name):
-    "Download the two files of a Hub repository, or find them in the Hub's cache."
+    "The folder with the two files of a Hub repository, downloaded unless they have been before."
     from huggingface_hub import hf_hub_download
-    try: return [Path(hf_hub_download(name, f)).parent for f in ('model.safetensors', 'config.json')][0]
+    sha = hub_commit(name, 'model', ', '.join(bundled()))
+    try: return [Path(hf_hub_download(name, f, revision=sha)).parent for f in ('config.json', 'model.safetensors')][0]
     except Exception as e:
         why = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise FlowerDiffError(f"no folder '{name}', and the Hugging Face Hub gave no such model ({why}): check the name and the network, or use {', '.join(bundled())}") from None
+        raise FlowerDiffError(f"'{name}' on the Hugging Face Hub could not be downloaded as a flowerdiff model ({why}): check the name, or use {', '.join(bundled())}") from None
 
 # %% ../nbs/07_pretrained.ipynb #ad0c55bd
 def _read_config(file):

@@ -109,7 +109,7 @@ def dpmpp_2m(
     _tell(callback, len(sigmas) - 1, sigmas, x, x)
     return x
 
-# %% ../nbs/05_sampling.ipynb #0e035e65
+# %% ../nbs/05_sampling.ipynb #c795f757
 class Trajectory:
     "A callback that keeps `rows` moments of a sampling run, from noise to result."
     def __init__(self,
@@ -132,7 +132,7 @@ class Trajectory:
     @property
     def labels(self):
         "The sigma of each row, as text."
-        return [f'σ {s:.3g}' if s else 'result' for s in self.sigmas]
+        return [f'sigma {s:.3g}' if s else 'result' for s in self.sigmas]
 
 # %% ../nbs/05_sampling.ipynb #39dd25f5
 def guided(

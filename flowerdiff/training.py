@@ -91,7 +91,7 @@ class Budget:
 
     def __repr__(self): return ' or '.join(f'{v:g} {n}' for n, v in dict(minutes=self.minutes, epochs=self.epochs).items() if v)
 
-# %% ../nbs/04_training.ipynb #f62f54d9
+# %% ../nbs/04_training.ipynb #ada90d25
 class Run:
     "The state of a training run and how to advance it by a step."
     def __init__(self, settings, pictures, device=None, budget=None):
@@ -109,7 +109,7 @@ class Run:
         if self.config.get('classes'): self.labels = pictures.labels.to(self.device)
         self.batch = min(settings.batch_size, len(pictures))
         self.per_epoch = len(pictures)//self.batch
-        self.net(to_float(self.images[:1]), self.sigmas[:1])   # refuses a size the network cannot halve, before any work is done
+        with torch.no_grad(): self.net(to_float(self.images[:1]), self.sigmas[:1])   # refuses a size the network cannot halve, before any work is done
 
 # %% ../nbs/04_training.ipynb #1162a9c2
 @patch
