@@ -52,11 +52,11 @@ def check_size(
     if bad := [s for s in x.shape[-2:] if s % m]:
         raise FlowerDiffError(f"size {bad[0]} cannot be halved {halvings} times: use a multiple of {m}, such as {max(m, round(bad[0]/m)*m)}")
 
-# %% ../nbs/02_baseline_unet.ipynb #f201c9bd
+# %% ../nbs/02_baseline_unet.ipynb #5dd63d3d
 class BaselineUNet(nn.Module):
-    "Plain U-Net: `net(x, c_noise)`, x (N, 3, H, W) with H and W multiples of 8."
+    "Plain U-Net: `net(x, c_noise)`, x (N, 3, H, W) with H and W multiples of 16."
     def __init__(self,
-        widths:tuple=(32, 64, 128, 320), # channels at each size, largest picture first
+        widths:tuple=(32, 64, 128, 192, 256), # channels at each size, largest picture first
         n_emb:int=128, # length of the noise embedding
     ):
         super().__init__()
@@ -68,19 +68,20 @@ class BaselineUNet(nn.Module):
         self.mid = ConvBlock(widths[-1], widths[-1], n_emb)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
         self.dec = nn.ModuleList(ConvBlock(2*a, a, n_emb) for a, b in pairs)
-        self.out = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.out = nn.Conv2d(2*widths[0], 3, 3, padding=1)
         nn.init.zeros_(self.out.weight); nn.init.zeros_(self.out.bias)
 
     def forward(self, x, c_noise):
         check_size(x, len(self.down))
-        emb, x, skips = self.embed(c_noise), self.inp(x), []
+        emb, first, skips = self.embed(c_noise), self.inp(x), []
+        x = first
         for enc, down in zip(self.enc, self.down):
             skips.append(enc(x, emb))
             x = down(skips[-1])
         x = self.mid(x, emb)
         for up, dec in reversed(list(zip(self.up, self.dec))):
             x = dec(torch.cat([up(x), skips.pop()], 1), emb)
-        return self.out(x)
+        return self.out(torch.cat([x, first], 1))   # `first` is linear in the input: see above
 
 # %% ../nbs/02_baseline_unet.ipynb #9a0d32e4
 def net_cost(

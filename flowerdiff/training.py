@@ -22,26 +22,28 @@ from .pretrained import build, make_folder, save, write_whole
 from .sampling import Model
 from .schedule import Denoiser, schedule_sigmas
 
-# %% ../nbs/04_training.ipynb #15bd72f4
+# %% ../nbs/04_training.ipynb #dfb94cbb
 RECIPES = dict(
-    baseline=dict(prediction='eps', schedule='linear', weight='plain', preset=dict(clip=True)),
-    attention=dict(prediction='v', schedule='cosine', weight='min_snr', net=dict(dropout=.1)))
+    baseline=dict(lr=1e-3, prediction='eps', schedule='linear', weight='plain', preset=dict(clip=True)),
+    attention=dict(lr=5e-4, prediction='v', schedule='cosine', weight='min_snr', net=dict(dropout=.1)))
 
 @dataclass
 class Settings:
     "What decides the result of a run, besides the pictures."
-    model: str = 'attention' # a key of `RECIPES`
-    size: int = 64 # pixels
-    batch_size: int = 64 # pictures a step
-    lr: float = 5e-4 # learning rate, after warm-up
-    warmup: int = 200 # steps until the learning rate is reached
+    model: str # a key of `RECIPES`
+    size: int # height and width of the pictures in pixels
+    batch_size: int # pictures a step
+    lr: float = None # learning rate, after warm-up; None: the recipe's
+    warmup: int = 100 # steps until the learning rate is reached
     ema: float = .9995 # longest memory of the averaged weights
     drop_label: float = .1 # share of labels replaced by 'any'
     seed: int = 0 # fixes initial weights, order, noise, flips, dropout
 
     def __post_init__(self):
         if self.model not in RECIPES: raise FlowerDiffError(f"unknown model '{self.model}': use {', '.join(RECIPES)}")
+        if self.lr is None: self.lr = RECIPES[self.model]['lr']
         if self.batch_size < 1: raise FlowerDiffError(f"batch_size is {self.batch_size}: use at least 1")
+        if not 0 < self.lr < 1: raise FlowerDiffError(f"lr is {self.lr}: use something between 0 and 1, such as {RECIPES[self.model]['lr']}")
         if self.seed < 0: raise FlowerDiffError(f"seed is {self.seed}: use 0 or more")
 
 # %% ../nbs/04_training.ipynb #8ad590e6
@@ -277,7 +279,7 @@ def _cut_log(folder, step):
     lines = [json.dumps(l) + '\n' for l in read_log(folder) if l['step'] <= step]
     write_whole(folder/'log.jsonl', lambda p: p.write_text(''.join(lines)))
 
-# %% ../nbs/04_training.ipynb #3605dc11
+# %% ../nbs/04_training.ipynb #ca8d4da9
 def train(
     pictures:Pictures, # from `load_pictures`
     out:str, # folder of the run
@@ -285,20 +287,22 @@ def train(
     epochs:float=None, # another budget; the first to be used up ends the run
     resume:bool=False, # go on with what is in `out` (with its budget, if none is given); starts where there is nothing
     device:str=None, # None: the best there is
-    **settings, # `Settings`: model, batch_size, lr, warmup, ema, drop_label, seed
+    **settings, # fields of `Settings`; model 'attention' and batch_size 16 on a CPU, 128 elsewhere, unless given
 )->Run: # finished, or complete already
     "Train a model, writing state, model, log, previews and loss curve to `out`."
-    folder, old = Path(out).expanduser(), read_state(Path(out).expanduser()) if resume else None
-    settings, budget = Settings(size=pictures.size, **settings), Budget(minutes, epochs)
-    if old and minutes is None and epochs is None: budget = Budget(**old['budget'])
-    if old and (wrong := [k for k, v in asdict(settings).items() if old['settings'].get(k) != v]):
-        raise FlowerDiffError(f"{out} was begun with {wrong[0]} {old['settings'].get(wrong[0])}, not {getattr(settings, wrong[0])}: leave it as it was, or use another folder")
+    folder, where = Path(out).expanduser(), pick_device(device).device
+    old = read_state(folder) if resume else None
+    begun = old['settings'] if old else dict(model='attention', batch_size=16 if where.type == 'cpu' else 128)
+    given = dict(size=pictures.size) | settings
+    if old and (wrong := [k for k, v in given.items() if begun.get(k) != v]):
+        raise FlowerDiffError(f"{out} was begun with {wrong[0]} {begun.get(wrong[0])}, not {given[wrong[0]]}: leave it as it was, or use another folder")
+    budget = Budget(**old['budget']) if old and minutes is None and epochs is None else Budget(minutes, epochs)
     if not resume and any((folder/f).exists() for f in ('state.safetensors', 'model.safetensors')):
         raise FlowerDiffError(f"{out} already holds a run: resume it, or use another folder")
     with torch.random.fork_rng():
-        run = Run(settings, pictures, device, budget)
+        run = Run(Settings(**begun | given), pictures, device, budget)
         if old: run.restore(folder); _cut_log(folder, run.step)
         if budget.done(run) == 1: print(f'{out} is complete: {run.step} steps in {run.seconds/60:.1f} minutes ({budget}); a larger budget goes on'); return run
-        print(f"{f'resuming at step {run.step}' if old else 'training'}: {settings.model} in {out}, on {run.device}, until {budget}")
+        print(f"{f'resuming at step {run.step}' if old else 'training'}: {run.settings.model} in {out}, on {run.device}, until {budget}")
         run.fit(folder)
     return run
