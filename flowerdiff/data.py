@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-# %% ../nbs/00_data.ipynb #db695f67
+# %% ../nbs/00_data.ipynb #441bbc33
 import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torchvision.transforms import v2
 from torchvision.utils import make_grid
@@ -234,16 +234,17 @@ def _split_of(file):
     guess = split_name(re.match(r'[A-Za-z]*', file.name)[0])
     return guess if guess in ('train', 'validation', 'test') else None
 
-# %% ../nbs/00_data.ipynb #1050fd99
+# %% ../nbs/00_data.ipynb #8ea98385
 def _first_line(e): return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 def _join(parts):
-    "Several `Records` as one."
+    "Several `Records` as one; classes of the same name become one."
     if len(parts) == 1: return parts[0]
-    names = parts[0].names if all(p.names == parts[0].names for p in parts) else None
     cat = lambda xs: None if any(x is None for x in xs) else [o for x in xs for o in x]
-    return Records(cat([p.items for p in parts]), cat([p.where for p in parts]), cat([p.labels for p in parts]) if names else None,
-                   cat([p.splits for p in parts]), names)
+    names = cat([p.names for p in parts])
+    number = {n: i for i, n in enumerate(dict.fromkeys(names or []))}
+    labels = [number[p.names[l]] for p in parts for l in p.labels] if names else None
+    return Records(cat([p.items for p in parts]), cat([p.where for p in parts]), labels, cat([p.splits for p in parts]), list(number) or None)
 
 # %% ../nbs/00_data.ipynb #fbb7794a
 PICTURE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'}
@@ -259,7 +260,7 @@ def _read_folder(path):
     if names and len(names) < 2: labels = names = None
     return Records([str(f) for f in files], [str(f.relative_to(path)) for f in files], labels, splits, names)
 
-# %% ../nbs/00_data.ipynb #968f8783
+# %% ../nbs/00_data.ipynb #32960962
 DEFAULT_SOURCE = 'nelorth/oxford-flowers'
 
 def hub_commit(
@@ -276,8 +277,8 @@ def hub_commit(
             raise FlowerDiffError(f"no file or folder '{name}', and the Hugging Face Hub gave no such {kind} ({_first_line(e)}): check the name and the network, or use {otherwise}") from None
         print(f"the Hugging Face Hub cannot be reached: using '{name}' as it was last time", file=sys.stderr)
         return note.read_text()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(sha)
+    try: note.parent.mkdir(parents=True, exist_ok=True); note.write_text(sha)
+    except OSError: pass   # only a later run without a network would have needed it
     return sha
 
 def _read_hub(name, sha):
@@ -354,7 +355,7 @@ def _file_state(path):
     files = sorted(path.rglob('*')) if path.is_dir() else [path]
     return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
 
-# %% ../nbs/00_data.ipynb #87037e03
+# %% ../nbs/00_data.ipynb #27d0171c
 def _save_pictures(p, file):
     "Write `p` to `file` (safetensors), all or nothing; a disk that refuses is only a warning."
     tensors = dict(images=p.images) | ({} if p.labels is None else dict(labels=p.labels))
@@ -364,9 +365,9 @@ def _save_pictures(p, file):
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, meta)
         os.replace(part, file)
-    except OSError as e:
-        part.unlink(missing_ok=True)
-        print(f'could not keep the decoded pictures in {file.parent} ({_first_line(e)}): they will be decoded again next time', file=sys.stderr)
+    except (OSError, SafetensorError) as e:
+        if part.exists(): part.unlink()
+        print(f'the decoded pictures cannot be kept ({type(e).__name__} in the cache folder): they will be decoded again next time', file=sys.stderr)
 
 def _load_pictures(file, source):
     "The `Pictures` kept in `file`, or None if there is no such file or it is damaged."
@@ -408,7 +409,7 @@ def _choose_splits(rec, split, source):
     keep = [i for i, s in enumerate(rec.splits) if s in want]
     return Records(*(f if f is None or j == 4 else [f[i] for i in keep] for j, f in enumerate(rec)))
 
-# %% ../nbs/00_data.ipynb #8b28da8c
+# %% ../nbs/00_data.ipynb #3dcf96ec
 def load_pictures(
     source:str=None, # parquet file or folder, folder of pictures, Hub id, 'torchvision', 'drawn' or 'drawn:N'; None: $FLOWERDIFF_DATA, else `DEFAULT_SOURCE`
     size:int=64, # height and width in pixels
@@ -419,8 +420,8 @@ def load_pictures(
     source = str(source or os.environ.get('FLOWERDIFF_DATA') or DEFAULT_SOURCE)
     if not isinstance(size, int) or size < 4: raise FlowerDiffError(f"size {size!r} is too small: give at least 4 pixels")
     kind, path = _source_kind(source), Path(source).expanduser()
-    state = _file_state(path) if kind in ('parquet', 'folder') else hub_commit(source, 'dataset', "a folder, a parquet file, 'torchvision' or 'drawn'") if kind == 'hub' else ''
-    file = cache_folder()/f'{_fingerprint(source, state, size, split, _CODE)}.safetensors'
+    state = _file_state(path) if kind in ('parquet', 'folder') else source if kind != 'hub' else hub_commit(source, 'dataset', "a folder, a parquet file, 'torchvision' or 'drawn'")
+    file = cache_folder()/f'{_fingerprint(kind, state, size, split, _CODE)}.safetensors'
     out = _load_pictures(file, source)
     if out is None: _save_pictures(out := _build(kind, source, size, split, state), file)
     if verbose: print(out)
