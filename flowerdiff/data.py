@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PETALS', 'COLOURS', 'DRAWN_NAMES', 'PICTURE_SUFFIXES', 'DEFAULT_SOURCE', 'FlowerDiffError', 'to_float', 'to_uint8',
-           'draw_flowers', 'grid_picture', 'show_images', 'to_square', 'flip_half', 'Records', 'split_name',
+           'draw_flowers', 'columns', 'grid_picture', 'show_images', 'to_square', 'flip_half', 'Records', 'split_name',
            'hub_commit', 'Pictures', 'cache_folder', 'load_pictures', 'Device', 'pick_device']
 
 # %% ../nbs/00_data.ipynb #76e7d6ca
@@ -91,15 +91,23 @@ def draw_flowers(
         ims.append(torch.nn.functional.avg_pool2d(im.clamp(0, 1), 2).mul(255).round().byte())
     return torch.cat(ims).contiguous(), torch.tensor(labels)
 
-# %% ../nbs/00_data.ipynb #cd1c09b6
+# %% ../nbs/00_data.ipynb #a24432d9
+def columns(
+    n:int, # pictures
+)->int: # columns
+    "About twice as many columns as rows, and no gaps in the last row if that is possible."
+    ideal = (2*n)**.5
+    return min(range(1, n + 1), key=lambda c: (n % c > 0 or not .7 < c/ideal < 1.4, abs(c - ideal)))
+
+# %% ../nbs/00_data.ipynb #56e1a94d
 def grid_picture(
     images:torch.Tensor, # (N, 3, H, W): uint8, or float in [-1, 1]
-    cols:int=None, # pictures a row; None: about half as many rows as columns
+    cols:int=None, # pictures a row; None: `columns`
     row_labels:list=None, # a text for each row, drawn on the left
 )->Image.Image: # RGB
     "Pictures side by side on white, 2 pixels apart."
     images = images.detach().cpu() if images.dtype == torch.uint8 else to_uint8(images.detach().cpu())
-    cols = cols or max(1, min(len(images), round((2*len(images))**.5)))
+    cols = cols or columns(len(images))
     im = Image.fromarray(make_grid(images, cols, pad_value=255).permute(1,2,0).numpy())
     return _label_rows(im, row_labels) if row_labels else im
 
@@ -114,7 +122,7 @@ def _label_rows(im, labels):
     for i, l in enumerate(labels): ImageDraw.Draw(out).text((margin - 4, (i + .5)*h), l, 'black', font, 'rm')
     return out
 
-# %% ../nbs/00_data.ipynb #dd9700b1
+# %% ../nbs/00_data.ipynb #8cdd70fd
 def show_images(
     images:torch.Tensor, # (N, 3, H, W): uint8, or float in [-1, 1]
     titles:list=None, # one for each picture
@@ -125,7 +133,7 @@ def show_images(
     "Show a grid of pictures as a matplotlib figure."
     import matplotlib.pyplot as plt
     images = images if images.dtype == torch.uint8 else to_uint8(images)
-    cols = cols or max(1, min(len(images), round((2*len(images))**.5)))
+    cols = cols or columns(len(images))
     rows = -(-len(images)//cols)
     fig, axs = plt.subplots(rows, cols, figsize=(zoom*cols, zoom*rows*(1.2 if titles else 1)), squeeze=False, layout='constrained')
     for i, ax in enumerate(axs.flat):

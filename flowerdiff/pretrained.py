@@ -28,7 +28,7 @@ def build(
     if config['model'] not in NETS: raise FlowerDiffError(f"unknown model '{config['model']}': use {', '.join(NETS)}")
     return NETS[config['model']](**config.get('net', {}))
 
-# %% ../nbs/07_pretrained.ipynb #02feb000
+# %% ../nbs/07_pretrained.ipynb #52185cd6
 def write_whole(
     path:Path, # file to make or replace
     write:callable, # write(path) writes it
@@ -43,7 +43,8 @@ def write_whole(
         os.replace(part, path)
     except (OSError, SafetensorError) as e:
         raise FlowerDiffError(f"cannot write {path} ({getattr(e, 'strerror', None) or e}): give a folder that can be written to") from None
-    finally: part.is_file() and part.unlink()
+    finally:
+        if part.exists(): part.unlink()
 
 def make_folder(path):
     "`path` as a folder that can be written to, made if it is not there."

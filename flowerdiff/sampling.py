@@ -6,8 +6,8 @@
 __all__ = ['SAMPLERS', 'PRESET', 'PictureNoise', 'normal_like', 'Step', 'ddpm', 'ddim', 'dpmpp_2m', 'Trajectory', 'guided',
            'clipped', 'in_chunks', 'Model', 'class_number', 'pick_labels']
 
-# %% ../nbs/05_sampling.ipynb #caa29194
-import difflib, math
+# %% ../nbs/05_sampling.ipynb #d2a1ae4d
+import difflib, math, operator
 from typing import NamedTuple
 
 # %% ../nbs/05_sampling.ipynb #55cf34b9
@@ -159,14 +159,13 @@ def in_chunks(denoise, size):
         return torch.cat([denoise(x[p], sigma, **{k: v[p] for k, v in cond.items()}) for p in parts])
     return f
 
-# %% ../nbs/05_sampling.ipynb #acfe9fb1
+# %% ../nbs/05_sampling.ipynb #2354fd77
 SAMPLERS = dict(ddpm=(ddpm, 'trailing'), ddim=(ddim, 'trailing'), dpmpp_2m=(dpmpp_2m, 'karras'))
 PRESET = dict(sampler='dpmpp_2m', steps=10, guidance=1., sigma_min=.02, sigma_max=80., clip=False)
 
 def _check_count(name, value):
-    "An integer of at least 1, or a `FlowerDiffError`."
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1: raise FlowerDiffError(f"{name} is {value!r}: ask for at least 1")
-    return value
+    "Refuse what is not a whole number of at least 1."
+    if not hasattr(value, '__index__') or operator.index(value) < 1: raise FlowerDiffError(f"{name} is {value!r}: give a whole number of at least 1")
 
 # %% ../nbs/05_sampling.ipynb #226fa45d
 class Model:

@@ -22,9 +22,9 @@ from .pretrained import build, make_folder, save, write_whole
 from .sampling import Model
 from .schedule import Denoiser, schedule_sigmas
 
-# %% ../nbs/04_training.ipynb #dfb94cbb
+# %% ../nbs/04_training.ipynb #d727a8e0
 RECIPES = dict(
-    baseline=dict(lr=1e-3, prediction='eps', schedule='linear', weight='plain', preset=dict(clip=True)),
+    baseline=dict(lr=1e-3, prediction='eps', schedule='linear', weight='plain', preset=dict(clip=True, sigma_max=20.)),
     attention=dict(lr=5e-4, prediction='v', schedule='cosine', weight='min_snr', net=dict(dropout=.1)))
 
 @dataclass
@@ -208,11 +208,12 @@ class _Interrupts:
     def __exit__(self, *_):
         for s, h in self.old.items(): signal.signal(s, h)
 
-# %% ../nbs/04_training.ipynb #e6422a67
+# %% ../nbs/04_training.ipynb #e0840fd6
 @patch
 def fit(self:Run, folder:Path, save_minutes=2.):
     "Train until the budget is used up, writing to `folder`; Ctrl-C saves the state, and then raises KeyboardInterrupt."
     make_folder(folder)
+    print(f"{f'resuming at step {self.step}' if self.step else 'training'}: {self.settings.model} in {folder}, on {self.device}, until {self.budget}")
     losses, began, saved, tick = [], time.monotonic() - self.seconds, self.seconds, (self.seconds, self.step)
     with _Interrupts() as interrupts, _bar(self.budget.done(self)) as bar:
         while self.budget.done(self) < 1 and not interrupts.hit:
@@ -279,7 +280,7 @@ def _cut_log(folder, step):
     lines = [json.dumps(l) + '\n' for l in read_log(folder) if l['step'] <= step]
     write_whole(folder/'log.jsonl', lambda p: p.write_text(''.join(lines)))
 
-# %% ../nbs/04_training.ipynb #ca8d4da9
+# %% ../nbs/04_training.ipynb #dd8added
 def train(
     pictures:Pictures, # from `load_pictures`
     out:str, # folder of the run
@@ -303,6 +304,5 @@ def train(
         run = Run(Settings(**begun | given), pictures, device, budget)
         if old: run.restore(folder); _cut_log(folder, run.step)
         if budget.done(run) == 1: print(f'{out} is complete: {run.step} steps in {run.seconds/60:.1f} minutes ({budget}); a larger budget goes on'); return run
-        print(f"{f'resuming at step {run.step}' if old else 'training'}: {run.settings.model} in {out}, on {run.device}, until {budget}")
         run.fit(folder)
     return run
