@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from .data import FlowerDiffError
 
-# %% ../nbs/02_baseline_unet.ipynb #27404055
+# %% ../nbs/02_baseline_unet.ipynb #581febdf
 class NoiseEmbedding(nn.Module):
     "c_noise (N,) to a vector (N, n_emb) that steers the blocks."
     def __init__(self,
@@ -19,12 +19,12 @@ class NoiseEmbedding(nn.Module):
         n_freq:int=32, # frequencies, from 1 to 256 per unit of c_noise
     ):
         super().__init__()
-        self.register_buffer('freq', torch.logspace(0, 8, n_freq, base=2), persistent=False)
+        self.n_freq = n_freq
         self.mlp = nn.Sequential(nn.Linear(2*n_freq, n_emb), nn.SiLU(), nn.Linear(n_emb, n_emb), nn.SiLU())
 
     def waves(self, c_noise):
         "Sines and cosines (N, 2*n_freq), in float32: the fast ones would be lost in 16 bits."
-        a = c_noise.float()[:,None]*self.freq.float()
+        a = c_noise.float()[:,None]*torch.logspace(0, 8, self.n_freq, base=2, device=c_noise.device)
         return torch.cat([a.sin(), a.cos()], 1)
 
     def forward(self, c_noise): return self.mlp(self.waves(c_noise).to(self.mlp[0].weight.dtype))

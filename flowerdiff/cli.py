@@ -25,15 +25,15 @@ def one_line_errors(f):
         sys.exit(code)
     return run
 
-# %% ../nbs/09_cli.ipynb #04b93ee6
+# %% ../nbs/09_cli.ipynb #bd8cfde0
 def _picture_file(out):
-    "`out` as a path to which a picture can be written, its folder made."
-    from flowerdiff.data import FlowerDiffError
-    from flowerdiff.pretrained import make_folder
-    path = Path(out).expanduser()
+    "`out` as a path to which a picture can be written."
+    from flowerdiff.data import FlowerDiffError, user_path
+    from flowerdiff.pretrained import can_write
+    path = user_path(out)
     if path.is_dir(): raise FlowerDiffError(f"'{out}' is a folder: give a file name, such as {path/'flowers.png'}")
     if path.suffix.lower() not in ('.png', '.jpg', '.jpeg', '.webp'): raise FlowerDiffError(f"'{out}' is no picture file: end it in .png, .jpg or .webp")
-    make_folder(path.parent)
+    can_write(path.parent)
     return path
 
 def _picture_format(path): return {'.png': 'PNG', '.webp': 'WEBP'}.get(path.suffix.lower(), 'JPEG')
@@ -78,7 +78,7 @@ def sample(
     write_whole(path, lambda p: im.save(p, _picture_format(path)))
     print(f"{n} pictures, {m.nfe:g} network evaluations each, in {took:.1f} s on {m.device} ({str(m.dtype).removeprefix('torch.')}): {path}")
 
-# %% ../nbs/09_cli.ipynb #69444bad
+# %% ../nbs/09_cli.ipynb #7dcc3bbe
 @call_parse
 @one_line_errors
 def train(
@@ -96,16 +96,18 @@ def train(
     resume:store_true=False, # go on with the run in --out; starts one where there is none
 ):
     "Train a model; what can be sampled from is in the folder of the run, all the time and at the end."
-    from flowerdiff.data import load_pictures
-    from flowerdiff.training import read_state, train
+    from flowerdiff.data import load_pictures, user_path
+    from flowerdiff.training import plan, read_state, train
     out = out or f"runs/{model or 'attention'}"
-    old = (read_state(Path(out).expanduser()) if resume else None) or dict(settings={}, source=None, split=None)
+    old = (read_state(user_path(out)) if resume else None) or dict(settings={}, source=None, split=None)
     given = {k: v for k, v in dict(model=model, batch_size=batch_size, lr=lr, seed=seed).items() if v is not None}
-    pictures = load_pictures(data or old['source'], size or old['settings'].get('size', 64), split or old['split'])
+    size = old['settings'].get('size', 64) if size is None else size
+    plan(out, minutes, epochs, resume, device, size=size, **given)   # mistakes first, then the data
+    pictures = load_pictures(old['source'] if data is None else data, size, split or old['split'])
     run = train(pictures, out, minutes, epochs, resume, device, **given)
     print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}")
 
-# %% ../nbs/09_cli.ipynb #47cd308c
+# %% ../nbs/09_cli.ipynb #c328e587
 @call_parse
 @one_line_errors
 def lab(
@@ -114,8 +116,10 @@ def lab(
     no_browser:store_true=False, # only print the address
 ):
     "Open JupyterLab on a notebook with the dashboard."
+    from flowerdiff.data import FlowerDiffError, user_path
     from flowerdiff.pretrained import make_folder
-    place = make_folder(Path(folder).expanduser())/'play.ipynb'
+    if port is not None and not 0 < port < 65536: raise FlowerDiffError(f'port is {port}: use 1 to 65535')
+    place = make_folder(user_path(folder))/'play.ipynb'
     if not place.exists(): shutil.copyfile(Path(__file__).parent/'notebooks/play.ipynb', place)
     options = ['--LabApp.default_url=/lab/tree/play.ipynb'] + [f'--port={port}']*(port is not None) + ['--no-browser']*no_browser
     if getattr(os, 'geteuid', lambda: 1)() == 0: options.append('--allow-root')   # in a container everyone is root

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PETALS', 'COLOURS', 'DRAWN_NAMES', 'PICTURE_SUFFIXES', 'DEFAULT_SOURCE', 'FlowerDiffError', 'to_float', 'to_uint8',
            'draw_flowers', 'columns', 'grid_picture', 'show_images', 'to_square', 'flip_half', 'Records', 'split_name',
-           'hub_commit', 'Pictures', 'cache_folder', 'load_pictures', 'Device', 'pick_device']
+           'user_path', 'hub_commit', 'Pictures', 'cache_folder', 'load_pictures', 'Device', 'pick_device']
 
 # %% ../nbs/00_data.ipynb #76e7d6ca
 import hashlib, inspect, io, json, os, re, sys
@@ -144,13 +144,15 @@ def show_images(
     fig.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=0, hspace=0)
     plt.show()
 
-# %% ../nbs/00_data.ipynb #e5c19afe
+# %% ../nbs/00_data.ipynb #30967c5b
 def to_square(
     im:Image.Image, # any mode, any size
     size:int, # height and width of the result
 )->torch.Tensor: # uint8 (3, size, size)
     "Turn upright, put transparency on white, shrink the short side to `size`, keep the middle."
     im = ImageOps.exif_transpose(im)
+    if im.mode.startswith('I;16'): im = Image.fromarray((np.asarray(im) // 257).astype(np.uint8))   # 16 bits a grey: Pillow would clip them
+    if im.mode in ('I', 'F'): raise ValueError(f'mode {im.mode} has no fixed white')
     if im.has_transparency_data:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
@@ -178,13 +180,22 @@ class Records(NamedTuple):
 # %% ../nbs/00_data.ipynb #15b17095
 def split_name(s): return dict(val='validation', valid='validation', dev='validation', training='train', testing='test').get(s.lower(), s.lower())
 
+# %% ../nbs/00_data.ipynb #f220d202
+def user_path(
+    text, # as a user gives it; ~ is the home folder
+)->Path:
+    "A path, or one line about why it cannot be one."
+    try: path = Path(text).expanduser(); path.exists(); return path
+    except (OSError, RuntimeError, ValueError) as e:
+        raise FlowerDiffError(f"'{str(text)[:60]}' cannot be a path ({getattr(e, 'strerror', None) or e}): give another") from None
+
 # %% ../nbs/00_data.ipynb #40787fe7
 def _column(features, kind, names):
     "The first column whose feature is a `kind`, else the first called one of `names`, else None."
     typed = [c for c, f in features.items() if isinstance(f, kind)]
     return next(iter(typed + [n for n in names if n in features]), None)
 
-# %% ../nbs/00_data.ipynb #0a2e690a
+# %% ../nbs/00_data.ipynb #3c0897be
 def _from_dataset(ds, where, split=None):
     "Records of a `datasets.Dataset`."
     import datasets
@@ -192,9 +203,9 @@ def _from_dataset(ds, where, split=None):
         raise FlowerDiffError(f"{where} has no image column (its columns: {', '.join(ds.column_names)}): give a data set with pictures")
     lab = _column(ds.features, datasets.ClassLabel, ('label', 'labels', 'class'))
     rows = ds.cast_column(col, datasets.Image(decode=False))[col]
-    items = [r['bytes'] or r['path'] for r in rows]
+    items = [r and (r['bytes'] or r['path']) for r in rows]   # None where there is no picture: unreadable
     labels, names = _number_labels(list(ds[lab]), getattr(ds.features[lab], 'names', None)) if lab else (None, None)
-    splits = [split_name(s) for s in ds['split']] if 'split' in ds.column_names else [split]*len(items) if split else None
+    splits = [split_name(s or 'none') for s in ds['split']] if 'split' in ds.column_names else [split]*len(items) if split else None
     return Records(items, [f'{where} row {i}' for i in range(len(items))], labels, splits, names)
 
 # %% ../nbs/00_data.ipynb #b289bcef
@@ -227,15 +238,16 @@ def _first_size(file):
     row = next(pq.ParquetFile(file).iter_batches(1, columns=['image'])).to_pylist()[0]['image']
     return min(Image.open(io.BytesIO(row['bytes'])).size)
 
-# %% ../nbs/00_data.ipynb #b98c4568
+# %% ../nbs/00_data.ipynb #c9f0174a
 def _read_parquet(path, size):
     "Records of a parquet file or a folder of them."
     import datasets, pyarrow.parquet as pq
     out, f = [], path
     try:
-        for f in _parquet_files(path, size): out.append((f, datasets.Dataset(pq.read_table(f))))
+        for f in _parquet_files(path, size): out.append(_from_dataset(datasets.Dataset(pq.read_table(f)), f.name, _split_of(f)))
+    except FlowerDiffError: raise
     except Exception as e: raise FlowerDiffError(f"{f} cannot be read as parquet ({_first_line(e)}): download or make it again") from None
-    return _join([_from_dataset(ds, f.name, _split_of(f)) for f, ds in out])
+    return _join(out)
 
 def _split_of(file):
     "The split a file's name begins with, or None: train-00000-of-00002.parquet"
@@ -387,10 +399,10 @@ def _load_pictures(file, source):
     except Exception as e:
         print(f'{file.name} in the cache is damaged ({_first_line(e)}): decoding again', file=sys.stderr)
 
-# %% ../nbs/00_data.ipynb #ffa0d47a
+# %% ../nbs/00_data.ipynb #47ed3594
 def _source_kind(source):
     "'drawn', 'torchvision', 'parquet', 'folder' or 'hub'."
-    path = Path(source).expanduser()
+    path = user_path(source)
     if re.fullmatch(r'drawn(:\d+)?', source): return 'drawn'
     if source.lower() in ('torchvision', 'flowers102'): return 'torchvision'
     if path.is_file():
@@ -417,7 +429,7 @@ def _choose_splits(rec, split, source):
     keep = [i for i, s in enumerate(rec.splits) if s in want]
     return Records(*(f if f is None or j == 4 else [f[i] for i in keep] for j, f in enumerate(rec)))
 
-# %% ../nbs/00_data.ipynb #3dcf96ec
+# %% ../nbs/00_data.ipynb #9778ff2f
 def load_pictures(
     source:str=None, # parquet file or folder, folder of pictures, Hub id, 'torchvision', 'drawn' or 'drawn:N'; None: $FLOWERDIFF_DATA, else `DEFAULT_SOURCE`
     size:int=64, # height and width in pixels
@@ -426,7 +438,8 @@ def load_pictures(
 )->Pictures: # images uint8 (N, 3, size, size) with labels and class names
     "Load pictures from `source` at `size`, from the cache if they have been decoded before."
     source = str(source or os.environ.get('FLOWERDIFF_DATA') or DEFAULT_SOURCE)
-    if not isinstance(size, int) or size < 4: raise FlowerDiffError(f"size {size!r} is too small: give at least 4 pixels")
+    if not hasattr(size, '__index__') or size < 4: raise FlowerDiffError(f"size is {size!r}: give a whole number of at least 4 pixels")
+    size = int(size)
     kind, path = _source_kind(source), Path(source).expanduser()
     state = _file_state(path) if kind in ('parquet', 'folder') else source if kind != 'hub' else hub_commit(source, 'dataset', "a folder, a parquet file, 'torchvision' or 'drawn'")
     file = cache_folder()/f'{_fingerprint(kind, state, size, split, _CODE)}.safetensors'
@@ -435,7 +448,7 @@ def load_pictures(
     if verbose: print(out)
     return out
 
-# %% ../nbs/00_data.ipynb #c713d039
+# %% ../nbs/00_data.ipynb #0f1729f4
 def _drawn(source, size, split):
     "The drawn flowers."
     n = int(source.partition(':')[2] or 1024)
@@ -456,7 +469,7 @@ def _build(kind, source, size, split, state):
     key = _fingerprint(images, None if labels is None else labels.tolist())
     return Pictures(images, labels, rec.names or [], source, split, splits, key)
 
-_CODE = _fingerprint([inspect.getsource(f) for f in (draw_flowers, _flower_params, _garden, _rose, to_square, _from_dataset, _number_labels, _parquet_files, _read_parquet, _join, _read_folder, _decode, _build)])
+_CODE = _fingerprint(Path(__file__).read_text() if '__file__' in globals() else [inspect.getsource(f) for f in (draw_flowers, _flower_params, _garden, _rose, to_square, _from_dataset, _number_labels, _parquet_files, _read_parquet, _join, _read_folder, _decode, _build)])
 
 # %% ../nbs/00_data.ipynb #36ba5614
 class Device(NamedTuple):

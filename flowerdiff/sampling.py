@@ -109,7 +109,7 @@ def dpmpp_2m(
     _tell(callback, len(sigmas) - 1, sigmas, x, x)
     return x
 
-# %% ../nbs/05_sampling.ipynb #c795f757
+# %% ../nbs/05_sampling.ipynb #1e5805ce
 class Trajectory:
     "A callback that keeps `rows` moments of a sampling run, from noise to result."
     def __init__(self,
@@ -120,6 +120,7 @@ class Trajectory:
 
     def __call__(self, step):
         if self.rows > step.n + 1: raise FlowerDiffError(f"a trajectory of {self.rows} rows needs at least {self.rows - 1} steps, not {step.n}")
+        if step.i == 0: self.sigmas, self.states = [], []   # used again: a new run
         if step.i in {round(j*step.n/(self.rows - 1)) for j in range(self.rows)}:
             self.sigmas.append(step.sigma)
             self.states.append((step.x*signal_rate(torch.tensor(step.sigma)).item()).float().cpu())
@@ -187,7 +188,7 @@ class Model:
         kinds = f'{len(self.classes)} classes' if self.classes else 'unconditional'
         return f"Model({self.config.get('model', '')} {self.size} px, {kinds}, {self.config['prediction']} prediction, on {self.device})"
 
-# %% ../nbs/05_sampling.ipynb #c35dc4e0
+# %% ../nbs/05_sampling.ipynb #96f4228f
 def class_number(names, c):
     "The number of class `c` (a name in any case, or a number)."
     if isinstance(c, str) and not c.lstrip('-').isdigit():
@@ -203,7 +204,7 @@ def pick_labels(names, counts, classes, n, seed, start):
     if classes is None:
         p = np.asarray(counts or [1]*len(names), float)
         return torch.tensor([np.random.default_rng((seed, i, 1)).choice(len(names), p=p/p.sum()) for i in range(start, start + n)])
-    classes = [classes] if isinstance(classes, (str, int)) else list(classes)
+    classes = [classes] if isinstance(classes, str) or hasattr(classes, '__index__') and not getattr(classes, 'shape', ()) else list(classes)
     if not classes: raise FlowerDiffError("classes is empty: give at least one, or None for all")
     numbers = [class_number(names, c) for c in classes]
     return torch.tensor([numbers[i % len(numbers)] for i in range(start, start + n)])
@@ -226,7 +227,7 @@ def conditioned(self:Model, label, guidance):
     else: g = f if label is None else guided(f, label, self.net.n_classes, guidance)
     return clipped(g) if self.preset['clip'] else g
 
-# %% ../nbs/05_sampling.ipynb #b476495b
+# %% ../nbs/05_sampling.ipynb #1ded79d7
 @patch
 @torch.inference_mode()
 def sample(self:Model,
@@ -245,7 +246,9 @@ def sample(self:Model,
     guidance = self.preset['guidance'] if guidance is None else guidance
     if sampler not in SAMPLERS: raise FlowerDiffError(f"unknown sampler '{sampler}': use {', '.join(SAMPLERS)}")
     _check_count('n', n); _check_count('steps', steps)
-    if seed < 0 or start < 0: raise FlowerDiffError(f"{'seed' if seed < 0 else 'start'} is {min(seed, start)}: use 0 or more")
+    for name, value in dict(seed=seed, start=start).items():
+        if not hasattr(value, '__index__') or not 0 <= value < 2**32: raise FlowerDiffError(f"{name} is {value!r}: give a whole number from 0 to {2**32 - 1}")
+    if not isinstance(guidance, (int, float)) or not math.isfinite(guidance): raise FlowerDiffError(f"guidance is {guidance!r}: give a number; 1 is off")
     if not self.classes and (classes is not None or guidance != 1):
         raise FlowerDiffError("this model was trained without classes: sample it without classes and with guidance 1")
     label = pick_labels(self.classes, self.config.get('class_counts'), classes, n, seed, start).to(self.device) if self.classes else None

@@ -118,7 +118,7 @@ def scalings(
     if prediction not in SCALINGS: raise FlowerDiffError(f"unknown prediction '{prediction}': use {', '.join(SCALINGS)}")
     return *SCALINGS[prediction](sigma), signal_rate(sigma)
 
-# %% ../nbs/01_schedule.ipynb #15f9f17d
+# %% ../nbs/01_schedule.ipynb #17893515
 class Denoiser:
     "A network made into `denoise(x, sigma, **cond) -> x0`."
     def __init__(self,
@@ -132,7 +132,7 @@ class Denoiser:
         "The bare network's output at `x` (N, ...) and column `sigma`, in the dtype of `x`."
         inp, c_noise = x*signal_rate(sigma), sigma.flatten().log()/4
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
-        return self.net(inp.to(dtype), c_noise.to(dtype), **cond).to(x.dtype)
+        return self.net(inp.to(dtype), c_noise, **cond).to(x.dtype)
 
     def __call__(self,
         x:torch.Tensor, # (N, ...) noisy: x0 + sigma * eps

@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'Settings', 'make_config', 'epoch_order', 'seed_step', 'ema_decay', 'Budget', 'Run', 'read_state',
-           'read_log', 'plot_losses', 'train']
+           'read_log', 'plot_losses', 'plan', 'train']
 
 # %% ../nbs/04_training.ipynb #52093c5e
 import copy, json, math, os, platform, signal, time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# %% ../nbs/04_training.ipynb #e13d5ba9
+# %% ../nbs/04_training.ipynb #cbc46c25
 import numpy as np, torch, torchvision
 from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-from .data import FlowerDiffError, Pictures, flip_half, grid_picture, pick_device, to_float
-from .pretrained import build, make_folder, save, write_whole
+from .data import FlowerDiffError, Pictures, flip_half, grid_picture, pick_device, to_float, user_path
+from .pretrained import build, can_write, make_folder, save, write_whole
 from .sampling import Model
 from .schedule import Denoiser, schedule_sigmas
 
@@ -208,7 +208,7 @@ class _Interrupts:
     def __exit__(self, *_):
         for s, h in self.old.items(): signal.signal(s, h)
 
-# %% ../nbs/04_training.ipynb #e0840fd6
+# %% ../nbs/04_training.ipynb #8133382f
 @patch
 def fit(self:Run, folder:Path, save_minutes=2.):
     "Train until the budget is used up, writing to `folder`; Ctrl-C saves the state, and then raises KeyboardInterrupt."
@@ -227,6 +227,7 @@ def fit(self:Run, folder:Path, save_minutes=2.):
                 bar.n = int(1000*self.budget.done(self))
                 bar.set_postfix_str(f'epoch {self.step/self.per_epoch:.1f} step {self.step} loss {loss:.4f} {rate:.0f} pictures/s')
             if self.seconds - saved > 60*save_minutes: self.keep(folder); saved = self.seconds
+        bar.n = int(1000*self.budget.done(self))
         self.keep(folder)
     if interrupts.hit: raise KeyboardInterrupt(f'stopped at step {self.step}; the state is in {folder}')
 
@@ -280,7 +281,21 @@ def _cut_log(folder, step):
     lines = [json.dumps(l) + '\n' for l in read_log(folder) if l['step'] <= step]
     write_whole(folder/'log.jsonl', lambda p: p.write_text(''.join(lines)))
 
-# %% ../nbs/04_training.ipynb #dd8added
+# %% ../nbs/04_training.ipynb #d4992361
+def plan(out, minutes=None, epochs=None, resume=False, device=None, **settings):
+    "Check what `train` is asked for before any data is loaded: the folder, what is in it (or None), `Settings`, `Budget`."
+    folder, where = user_path(out), pick_device(device).device
+    old = read_state(folder) if resume else None
+    begun = old['settings'] if old else dict(model='attention', batch_size=16 if where.type == 'cpu' else 128)
+    if old and (wrong := [k for k, v in settings.items() if begun.get(k) != v]):
+        raise FlowerDiffError(f"{out} was begun with {wrong[0]} {begun.get(wrong[0])}, not {settings[wrong[0]]}: leave it as it was, or use another folder")
+    budget = Budget(**old['budget']) if old and minutes is None and epochs is None else Budget(minutes, epochs)
+    if not resume and any((folder/f).exists() for f in ('state.safetensors', 'model.safetensors')):
+        raise FlowerDiffError(f"{out} already holds a run: resume it, or use another folder")
+    can_write(folder)
+    return folder, old, Settings(**begun | settings), budget
+
+# %% ../nbs/04_training.ipynb #c0329f24
 def train(
     pictures:Pictures, # from `load_pictures`
     out:str, # folder of the run
@@ -291,18 +306,14 @@ def train(
     **settings, # fields of `Settings`; model 'attention' and batch_size 16 on a CPU, 128 elsewhere, unless given
 )->Run: # finished, or complete already
     "Train a model, writing state, model, log, previews and loss curve to `out`."
-    folder, where = Path(out).expanduser(), pick_device(device).device
-    old = read_state(folder) if resume else None
-    begun = old['settings'] if old else dict(model='attention', batch_size=16 if where.type == 'cpu' else 128)
-    given = dict(size=pictures.size) | settings
-    if old and (wrong := [k for k, v in given.items() if begun.get(k) != v]):
-        raise FlowerDiffError(f"{out} was begun with {wrong[0]} {begun.get(wrong[0])}, not {given[wrong[0]]}: leave it as it was, or use another folder")
-    budget = Budget(**old['budget']) if old and minutes is None and epochs is None else Budget(minutes, epochs)
-    if not resume and any((folder/f).exists() for f in ('state.safetensors', 'model.safetensors')):
-        raise FlowerDiffError(f"{out} already holds a run: resume it, or use another folder")
+    folder, old, settings, budget = plan(out, minutes, epochs, resume, device, **dict(size=pictures.size) | settings)
     with torch.random.fork_rng():
-        run = Run(Settings(**begun | given), pictures, device, budget)
-        if old: run.restore(folder); _cut_log(folder, run.step)
-        if budget.done(run) == 1: print(f'{out} is complete: {run.step} steps in {run.seconds/60:.1f} minutes ({budget}); a larger budget goes on'); return run
+        run = Run(settings, pictures, device, budget)
+        if old: run.restore(folder)
+        if (folder/'log.jsonl').exists(): _cut_log(folder, run.step)   # also what a run that crashed before its first save has left
+        if budget.done(run) == 1:
+            if not (folder/'model.safetensors').exists() or not (folder/'config.json').exists(): save(run.ema, run.final_config(), folder)
+            print(f'{out} is complete: {run.step} steps in {run.seconds/60:.1f} minutes ({budget}); a larger budget goes on')
+            return run
         run.fit(folder)
     return run
