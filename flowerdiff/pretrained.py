@@ -28,7 +28,7 @@ def build(
     if config['model'] not in NETS: raise FlowerDiffError(f"unknown model '{config['model']}': use {', '.join(NETS)}")
     return NETS[config['model']](**config.get('net', {}))
 
-# %% ../nbs/07_pretrained.ipynb #ec83275a
+# %% ../nbs/07_pretrained.ipynb #8860ae95
 def write_whole(
     path:Path, # file to make or replace
     write:callable, # write(path) writes it
@@ -56,10 +56,9 @@ def can_write(path):
 
 def make_folder(path):
     "`path` as a folder that can be written to, made if it is not there."
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path): return path
-    except OSError as e: raise FlowerDiffError(f"cannot write to the folder {path} ({e.strerror}): give another") from None
+    can_write(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 def save(
     net:torch.nn.Module, # or its state dict
