@@ -43,20 +43,21 @@ def _class_list(text, names):
     if text is None or text.lower() in [n.lower() for n in names]: return text
     return [t.strip() for t in text.split(',') if t.strip()]
 
-# %% ../nbs/09_cli.ipynb #8d24fda9
+# %% ../nbs/09_cli.ipynb #73609b30
 @call_parse
 @one_line_errors
 def sample(
     model:str='attention', # baseline, attention, the folder of a training run, or a Hub repository (owner/name)
     n:int=None, # number of pictures (60; with --trajectory 10)
     classes:str=None, # names or numbers of flowers, with commas between (as frequent as in training)
-    steps:int=None, # steps of the sampler (the model's preset)
-    sampler:str=None, # ddpm, ddim or dpmpp_2m (the model's preset)
+    steps:int=None, # steps of the sampler (the model's preset; for another sampler what suits it)
+    sampler:str=None, # dpmpp_2m, unipc, ipndm, heun, euler, ddim, ddpm, ... (the model's preset)
     guidance:float=None, # 1 is off; more is clearer and less varied, at twice the evaluations (the model's preset)
     seed:int=0, # the same seed, the same pictures
     trajectory:int=None, # write this many rows from noise to result, instead of a grid of results
     out:str='flowers.png', # picture file to write (.png, .jpg, .webp)
     device:str=None, # cuda, mps or cpu (the best there is)
+    compile:store_true=False, # with torch.compile: half a minute of preparation, then faster
 ):
     "Make flowers out of noise and write them into one picture."
     from tqdm.auto import tqdm
@@ -64,11 +65,12 @@ def sample(
     from flowerdiff.pretrained import load, write_whole
     from flowerdiff.sampling import Trajectory
     path, rows = _picture_file(out), None if trajectory is None else Trajectory(trajectory)
-    m = load(model, device)
+    m = load(model, device, compile=compile)
     n = (60 if rows is None else 10) if n is None else n
-    bar = tqdm(total=m.preset['steps'] if steps is None else steps, desc='sampling', leave=False, delay=1)
+    bar = tqdm(desc='sampling', leave=False, delay=1)
     def watch(step):
         if rows is not None: rows(step)
+        bar.total = step.n
         bar.update(step.i - bar.n)
     began = time.perf_counter()
     try: x = m.sample(n, classes=_class_list(classes, m.classes), steps=steps, sampler=sampler, guidance=guidance, seed=seed, callback=watch)

@@ -38,7 +38,7 @@ MODELS = {'with attention': 'attention', 'plain': 'baseline'}
 COLS = 12     # pictures in a row
 MOMENTS = 41  # kept of each run for the view by time step: all of them up to 40 steps
 
-# %% ../nbs/08_dashboard.ipynb #e1867c27
+# %% ../nbs/08_dashboard.ipynb #80823145
 class Dashboard(widgets.VBox):
     "Choose a model, press Generate, watch noise become flowers."
     def __init__(self,
@@ -57,15 +57,16 @@ class Dashboard(widgets.VBox):
         self.stop.on_click(lambda _: self.stopping.set())
         self.dice.on_click(lambda _: setattr(self.seed, 'value', random.randrange(10**6)))
         for control in (self.view, self.rows): control.observe(self._draw, 'value')
+        self.sampler.observe(lambda change: setattr(self.steps, 'value', SAMPLERS[change['new']].steps), 'value')
 
-# %% ../nbs/08_dashboard.ipynb #8c1efa8a
+# %% ../nbs/08_dashboard.ipynb #1eba14e5
 @patch
 def _make_controls(self:Dashboard):
     def control(kind, name, tip, width='max-content', **kw):
         return kind(description=name, tooltip=tip, layout=dict(width=width), style=dict(description_width='initial'), **kw)
     self.model = control(widgets.ToggleButtons, 'Network', 'Which network makes the pictures', options=list(self.models),
                          tooltips=[f'Pictures by the network: {m}' for m in self.models])
-    self.sampler = control(widgets.Dropdown, 'Sampler', 'How to walk from noise to picture: dpmpp_2m in about 10 steps, ddim in 50, ddpm in some hundreds',
+    self.sampler = control(widgets.Dropdown, 'Sampler', 'How to walk from noise to picture: dpmpp_2m, unipc or ipndm in about 10 steps, ddim in 50, ddpm in some hundreds',
                            options=list(SAMPLERS), value=self.suggested[0])
     self.steps = control(widgets.BoundedIntText, 'Steps', 'More steps: slower, and often better', width='110px', value=self.suggested[1], min=1, max=1000)
     self.seed = control(widgets.BoundedIntText, 'Seed', 'The same seed gives the same pictures again', width='130px', max=10**9)
@@ -133,7 +134,7 @@ def _see(self:Dashboard, step):
         self.pictures = (step.x*signal_rate(torch.tensor(step.sigma)).item()).float().cpu()
     if step.i in (0, step.n) or time.monotonic() > self.drawn + .1: self._draw()
 
-# %% ../nbs/08_dashboard.ipynb #fc9baa7c
+# %% ../nbs/08_dashboard.ipynb #a456ec06
 class _Stopped(Exception): "Someone pressed Stop."
 
 @patch
@@ -145,10 +146,11 @@ def _model(self:Dashboard, label):
         self.loaded[label] = what if isinstance(what, Model) else load(what)
     m = self.loaded[label]
     if (self.sampler.value, self.steps.value) == self.suggested:
-        self.suggested = self.sampler.value, self.steps.value = m.preset['sampler'], m.preset['steps']
+        self.suggested = m.preset['sampler'], m.preset['steps']
+        self.sampler.value, self.steps.value = self.suggested
     return m
 
-# %% ../nbs/08_dashboard.ipynb #1495d8f2
+# %% ../nbs/08_dashboard.ipynb #dda9bd93
 @patch
 def _run(self:Dashboard, label, seed):
     "Sample from the model called `label`, showing how it goes."
@@ -157,7 +159,7 @@ def _run(self:Dashboard, label, seed):
     sigma = m.sigmas(sampler, steps)[0].item()
     x = PictureNoise(seed, n).like(torch.empty(n, 3, m.size, m.size))*sigma
     self._see(Step(0, steps, sigma, x, x))
-    each = steps*(2 if m.preset['guidance'] != 1 else 1)   # evaluations for one picture
+    each = SAMPLERS[sampler].nfe(steps)*(2 if m.preset['guidance'] != 1 else 1)   # evaluations for one picture, at most
     self.bar.max = n*each
     def look():
         if self.stopping.is_set(): raise _Stopped(f'Stopped after {m.nfe/n:.1f} of {each} evaluations')

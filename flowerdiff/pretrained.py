@@ -101,12 +101,17 @@ def _from_hub(name):
         why = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise FlowerDiffError(f"'{name}' on the Hugging Face Hub could not be downloaded as a flowerdiff model ({why}): check the name, or use {', '.join(bundled())}") from None
 
-# %% ../nbs/07_pretrained.ipynb #ad0c55bd
+# %% ../nbs/07_pretrained.ipynb #89cd307e
+_NEEDED, _OPTIONAL = dict(model=str, size=int, prediction=str, schedule=str), dict(format=int, net=dict, preset=dict, classes=list, class_counts=list, sigma_data=float, shift=float, zero_snr=bool)
+
 def _read_config(file):
+    "The config in `file`, its fields of the right kind."
     try: config = json.loads(file.read_text())
     except (ValueError, OSError) as e: raise FlowerDiffError(f"{file} is not readable JSON ({e}): get the model again") from None
-    if not isinstance(config, dict) or (miss := [k for k in ('model', 'size', 'prediction', 'schedule') if k not in config]):
-        raise FlowerDiffError(f"{file} does not describe a flowerdiff model{f' (it lacks {miss[0]})' if isinstance(config, dict) else ''}: give the folder of a training run")
+    miss = [k for k in _NEEDED if not isinstance(config, dict) or k not in config]
+    if miss: raise FlowerDiffError(f"{file} does not describe a flowerdiff model (it lacks {miss[0]}): give the folder of a training run")
+    if wrong := [k for k, kind in (_NEEDED | _OPTIONAL).items() if k in config and not isinstance(config[k], kind)]:
+        raise FlowerDiffError(f"{file} is damaged ({wrong[0]} is {config[wrong[0]]!r}): get the model again")
     if config.get('format', 1) > 1: raise FlowerDiffError(f"{file} has format {config['format']}, made by a newer flowerdiff: upgrade with pip install -U flowerdiff")
     return config
 
@@ -114,6 +119,7 @@ def load(
     name:str='attention', # 'baseline', 'attention', a folder, or a Hub repository 'owner/name'
     device:str=None, # 'cuda', 'mps', 'cpu'; None: the best there is
     dtype:torch.dtype=None, # None: what suits the device
+    compile:bool=False, # with torch.compile
 )->Model: # ready to `sample`
     "Load a trained model."
     folder = _find(str(name))
@@ -123,5 +129,6 @@ def load(
         net.load_state_dict(load_file(folder/'model.safetensors'))
     except FlowerDiffError: raise
     except Exception as e:   # truncated, foreign, or weights of another network: whatever the reader stumbles over
-        raise FlowerDiffError(f"{folder/'model.safetensors'} is damaged or belongs to another network ({str(e).strip().splitlines()[0]}): get the model again") from None
-    return Model(net, config, device, dtype)
+        why = ' '.join(l.strip() for l in str(e).strip().splitlines()[:2])   # PyTorch says in the second line what does not fit
+        raise FlowerDiffError(f"{folder/'model.safetensors'} is damaged or belongs to another network ({why[:200]}): get the model again") from None
+    return Model(net, config, device, dtype, compile)

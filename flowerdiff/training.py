@@ -6,26 +6,27 @@
 __all__ = ['RECIPES', 'Settings', 'make_config', 'epoch_order', 'seed_step', 'ema_decay', 'Budget', 'Run', 'read_state',
            'read_log', 'plot_losses', 'plan', 'train']
 
-# %% ../nbs/04_training.ipynb #52093c5e
+# %% ../nbs/04_training.ipynb #86185e43
 import copy, json, math, os, platform, signal, time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-# %% ../nbs/04_training.ipynb #cbc46c25
+# %% ../nbs/04_training.ipynb #7985360f
 import numpy as np, torch, torchvision
 from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torchvision.utils import save_image
 from tqdm.auto import tqdm
-from .data import FlowerDiffError, Pictures, flip_half, grid_picture, pick_device, to_float, user_path
+from .data import FlowerDiffError, Pictures, check_whole, flip_half, pick_device, to_float, user_path
 from .pretrained import build, can_write, make_folder, save, write_whole
 from .sampling import Model
-from .schedule import Denoiser, schedule_sigmas
+from .schedule import Denoiser, check_combination, draw_sigmas, measure_sigma_data, schedule_sigmas
 
-# %% ../nbs/04_training.ipynb #d727a8e0
+# %% ../nbs/04_training.ipynb #e95f6110
 RECIPES = dict(
-    baseline=dict(lr=1e-3, prediction='eps', schedule='linear', weight='plain', preset=dict(clip=True, sigma_max=20.)),
-    attention=dict(lr=5e-4, prediction='v', schedule='cosine', weight='min_snr', net=dict(dropout=.1)))
+    baseline=dict(lr=2e-3, prediction='eps', schedule='linear', weight='min_snr', noise='uniform', preset=dict(clip=True, sigma_max=20.)),
+    attention=dict(lr=5e-4, prediction='v', schedule='cosine', weight='min_snr', noise='uniform', net=dict(dropout=.1)))
 
 @dataclass
 class Settings:
@@ -42,11 +43,13 @@ class Settings:
     def __post_init__(self):
         if self.model not in RECIPES: raise FlowerDiffError(f"unknown model '{self.model}': use {', '.join(RECIPES)}")
         if self.lr is None: self.lr = RECIPES[self.model]['lr']
-        if self.batch_size < 1: raise FlowerDiffError(f"batch_size is {self.batch_size}: use at least 1")
-        if not 0 < self.lr < 1: raise FlowerDiffError(f"lr is {self.lr}: use something between 0 and 1, such as {RECIPES[self.model]['lr']}")
-        if self.seed < 0: raise FlowerDiffError(f"seed is {self.seed}: use 0 or more")
+        for name, least in dict(size=4, batch_size=1, warmup=1, seed=0).items(): check_whole(name, getattr(self, name), least)
+        for name, usual in dict(lr=RECIPES[self.model]['lr'], ema=.9995, drop_label=.1).items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not (0 < value < 1 or name == 'drop_label' and value == 0):
+                raise FlowerDiffError(f"{name} is {value!r}: use a number between 0 and 1, such as {usual}")
 
-# %% ../nbs/04_training.ipynb #8ad590e6
+# %% ../nbs/04_training.ipynb #8671ae49
 def make_config(
     s:Settings, # of the run
     pictures:Pictures, # what it is trained on
@@ -54,7 +57,7 @@ def make_config(
     "The config of a model to be trained."
     recipe = copy.deepcopy(RECIPES[s.model])
     out = dict(model=s.model, size=pictures.size, prediction=recipe['prediction'], schedule=recipe['schedule'],
-               net=recipe.get('net', {}), preset=recipe.get('preset', {}))
+               sigma_data=measure_sigma_data(pictures.images), net=recipe.get('net', {}), preset=recipe.get('preset', {}))
     if s.model == 'attention' and pictures.names:
         out['net']['n_classes'] = len(pictures.names)
         out |= dict(classes=list(pictures.names), class_counts=pictures.labels.bincount(minlength=len(pictures.names)).tolist())
@@ -93,18 +96,19 @@ class Budget:
 
     def __repr__(self): return ' or '.join(f'{v:g} {n}' for n, v in dict(minutes=self.minutes, epochs=self.epochs).items() if v)
 
-# %% ../nbs/04_training.ipynb #ada90d25
+# %% ../nbs/04_training.ipynb #3b3c84e3
 class Run:
     "The state of a training run and how to advance it by a step."
     def __init__(self, settings, pictures, device=None, budget=None):
         self.settings, self.pictures, self.budget = settings, pictures, budget or Budget()
         self.device, self.dtype = pick_device(device)
         self.config, self.step, self.seconds = make_config(settings, pictures), 0, 0.
-        self.weight = RECIPES[settings.model]['weight']
+        self.weight, self.noise = (RECIPES[settings.model][k] for k in ('weight', 'noise'))
+        check_combination(self.config['prediction'], self.weight, self.noise)
         torch.manual_seed(settings.seed)
         self.net = build(self.config).to(self.device, memory_format=torch.channels_last).train()
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.denoise = Denoiser(self.net, self.config['prediction'])
+        self.denoise = Denoiser(self.net, self.config['prediction'], self.config['sigma_data'])
         self.opt = torch.optim.AdamW(self.net.parameters(), settings.lr, betas=(.9, .99), weight_decay=0., fused=self.device.type != 'mps')
         self.sigmas = schedule_sigmas(self.config['schedule']).float().to(self.device)
         self.images, self.labels = pictures.images.to(self.device), None
@@ -113,7 +117,7 @@ class Run:
         self.per_epoch = len(pictures)//self.batch
         with torch.no_grad(): self.net(to_float(self.images[:1]), self.sigmas[:1])   # refuses a size the network cannot halve, before any work is done
 
-# %% ../nbs/04_training.ipynb #1162a9c2
+# %% ../nbs/04_training.ipynb #4693a5fb
 @patch
 def batch_of(self:Run, step):
     "Pictures (B, 3, H, W) in [-1, 1] and keyword arguments for the network, for a step."
@@ -129,7 +133,7 @@ def advance(self:Run):
     "One step; returns the loss as a tensor, still on the device."
     seed_step(self.settings.seed, self.step)
     x0, cond = self.batch_of(self.step)
-    sigma = self.sigmas[torch.randint(len(self.sigmas), (len(x0),), device=self.device)]
+    sigma = draw_sigmas(self.noise, len(x0), self.sigmas)
     with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
         loss = self.denoise.loss(x0, sigma, torch.randn_like(x0), self.weight, **cond).mean()
     loss.backward()
@@ -137,7 +141,7 @@ def advance(self:Run):
     for g in self.opt.param_groups: g['lr'] = self.settings.lr*min(1, (self.step + 1)/self.settings.warmup)
     self.opt.step(); self.opt.zero_grad()
     keep = ema_decay(self.step, self.settings.ema)
-    for e, p in zip(self.ema.parameters(), self.net.parameters()): e.lerp_(p, 1 - keep)
+    for e, p in zip(self.ema.parameters(), self.net.parameters()): e.lerp_(p.detach(), 1 - keep)
     self.step += 1
     return loss.detach()
 
@@ -208,27 +212,23 @@ class _Interrupts:
     def __exit__(self, *_):
         for s, h in self.old.items(): signal.signal(s, h)
 
-# %% ../nbs/04_training.ipynb #8133382f
+# %% ../nbs/04_training.ipynb #f880f235
 @patch
 def fit(self:Run, folder:Path, save_minutes=2.):
     "Train until the budget is used up, writing to `folder`; Ctrl-C saves the state, and then raises KeyboardInterrupt."
     make_folder(folder)
     print(f"{f'resuming at step {self.step}' if self.step else 'training'}: {self.settings.model} in {folder}, on {self.device}, until {self.budget}")
-    losses, began, saved, tick = [], time.monotonic() - self.seconds, self.seconds, (self.seconds, self.step)
+    losses, began, saved, tick = [], time.monotonic() - self.seconds, self.seconds, self.seconds
     with _Interrupts() as interrupts, _bar(self.budget.done(self)) as bar:
         while self.budget.done(self) < 1 and not interrupts.hit:
             losses.append(self.advance())
             self.seconds = time.monotonic() - began
-            if self.step % 10 == 0 or self.step == 1:
-                loss, losses = torch.stack(losses).mean().item(), []
-                if not math.isfinite(loss): raise FlowerDiffError(f"the loss is {loss} at step {self.step}: use a smaller lr; {folder} holds the state before")
-                rate, tick = (self.step - tick[1])*self.batch/(self.seconds - tick[0]), (self.seconds, self.step)
-                self.log(folder, loss, rate)
-                bar.n = int(1000*self.budget.done(self))
-                bar.set_postfix_str(f'epoch {self.step/self.per_epoch:.1f} step {self.step} loss {loss:.4f} {rate:.0f} pictures/s')
-            if self.seconds - saved > 60*save_minutes: self.keep(folder); saved = self.seconds
-        bar.n = int(1000*self.budget.done(self))
-        self.keep(folder)
+            last = self.budget.done(self) == 1 or interrupts.hit
+            if self.step % 10 == 0 or self.step == 1 or last:
+                line = self.log(folder, losses, self.seconds - tick)
+                losses, tick, bar.n = [], self.seconds, int(1000*self.budget.done(self))
+                bar.set_postfix_str('epoch {epoch:.1f} step {step} loss {loss:.4f} {pictures_per_second:.0f} pictures/s'.format(**line))
+            if last or self.seconds - saved > min(60*save_minutes, max(10, saved)): self.keep(folder); saved = self.seconds
     if interrupts.hit: raise KeyboardInterrupt(f'stopped at step {self.step}; the state is in {folder}')
 
 def _bar(done):
@@ -236,10 +236,13 @@ def _bar(done):
     return tqdm(total=1000, initial=int(1000*done), bar_format='{l_bar}{bar}| {elapsed}<{remaining} {postfix}', mininterval=.5)
 
 @patch
-def log(self:Run, folder:Path, loss, rate):
-    "Add a line to `log.jsonl`."
+def log(self:Run, folder:Path, losses, took):
+    "Add a line about the last steps, which `took` so many seconds, to `log.jsonl`."
+    loss, rate = torch.stack(losses).mean().item(), len(losses)*self.batch/took
+    if not math.isfinite(loss): raise FlowerDiffError(f"the loss is {loss} at step {self.step}: use a smaller lr; {folder} holds the state before")
     line = dict(step=self.step, epoch=round(self.step/self.per_epoch, 4), loss=loss, pictures_per_second=round(rate, 2), seconds=round(self.seconds, 2))
     with (folder/'log.jsonl').open('a') as f: f.write(json.dumps(line) + '\n')
+    return line
 
 @patch
 def keep(self:Run, folder:Path):
@@ -247,18 +250,18 @@ def keep(self:Run, folder:Path):
     self.store(folder)
     model = Model(copy.deepcopy(self.ema), self.config, str(self.device))
     (folder/'previews').mkdir(exist_ok=True)
-    write_whole(folder/f'previews/{self.step:07}.png', lambda p: grid_picture(model.sample(16), 8).save(p, 'png'))
+    write_whole(folder/f'previews/{self.step:07}.png', lambda p: save_image(model.sample(16), p, nrow=8, normalize=True, value_range=(-1, 1), pad_value=1., format='png'))
     if fig := plot_losses(folder): write_whole(folder/'loss.png', lambda p: fig.savefig(p, format='png', dpi=100))
 
-# %% ../nbs/04_training.ipynb #2825b93c
+# %% ../nbs/04_training.ipynb #3b3b263e
 def read_log(
     folder:Path, # of a run
 )->list: # a dict for each line: step, epoch, loss, pictures_per_second, seconds
-    "The log of a run; a last line cut short by a crash is left out."
+    "The log of a run, up to the first line that is damaged (the last may be cut short by a crash)."
     out, file = [], Path(folder)/'log.jsonl'
-    for l in file.read_text().splitlines() if file.exists() else []:
-        try: out.append(json.loads(l))
-        except ValueError: break
+    for l in file.read_text(errors='replace').splitlines() if file.exists() else []:
+        try: out.append({k: json.loads(l)[k] for k in ('step', 'epoch', 'loss', 'pictures_per_second', 'seconds')})
+        except (ValueError, TypeError, KeyError): break
     return out
 
 def plot_losses(
@@ -281,9 +284,17 @@ def _cut_log(folder, step):
     lines = [json.dumps(l) + '\n' for l in read_log(folder) if l['step'] <= step]
     write_whole(folder/'log.jsonl', lambda p: p.write_text(''.join(lines)))
 
-# %% ../nbs/04_training.ipynb #d4992361
-def plan(out, minutes=None, epochs=None, resume=False, device=None, **settings):
-    "Check what `train` is asked for before any data is loaded: the folder, what is in it (or None), `Settings`, `Budget`."
+# %% ../nbs/04_training.ipynb #e8d162d5
+def plan(
+    out:str, # as in `train`, and so the rest
+    minutes:float=None,
+    epochs:float=None,
+    resume:bool=False,
+    device:str=None,
+    **settings, # fields of `Settings`
+)->tuple: # the folder, what its state says (or None), `Settings`, `Budget`
+    "Check what `train` is asked for, before any data is loaded."
+    if odd := settings.keys() - (known := [f.name for f in fields(Settings)]): raise FlowerDiffError(f"unknown setting '{min(odd)}': use {', '.join(known)}")
     folder, where = user_path(out), pick_device(device).device
     old = read_state(folder) if resume else None
     begun = old['settings'] if old else dict(model='attention', batch_size=16 if where.type == 'cpu' else 128)
