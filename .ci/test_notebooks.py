@@ -1,7 +1,8 @@
 """The notebooks are the tests: each is run from top to bottom by nbdev's own rules, in a process of its own.
 
     pytest                      all notebooks, without the cells marked `#| slow`
-    FLOWERDIFF_SLOW=1 pytest    the notebooks that have slow cells, with those cells
+    FLOWERDIFF_SLOW=1 pytest    the notebooks that have slow cells, with those cells; and those that load pictures,
+                                on a folder of pictures without labels
 """
 import os, re, subprocess, sys
 from pathlib import Path
@@ -21,8 +22,26 @@ def is_slow(nb): return re.search(r'"#\|\s*slow\b', nb.read_text(encoding='utf-8
 
 notebooks = [nb for nb in sorted(nbglob(top/'nbs', as_path=True)) if is_slow(nb) or not slow]
 
-@pytest.mark.parametrize('nb', notebooks, ids=[str(nb.relative_to(top/'nbs')) for nb in notebooks])
-def test_notebook(nb):
-    env = {**os.environ, 'MPLBACKEND': 'agg'}  # never a window
+def run(nb, skip, **env):
+    env = {**os.environ, 'MPLBACKEND': 'agg', **env}  # never a window
     done = subprocess.run([sys.executable, '-c', code, nb, top, *skip], cwd=nb.parent, env=env, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f'{nb.name}: see the traceback above'
+
+@pytest.mark.parametrize('nb', notebooks, ids=[str(nb.relative_to(top/'nbs')) for nb in notebooks])
+def test_notebook(nb): run(nb, skip)
+
+loading = [nb for nb in sorted(nbglob(top/'nbs', as_path=True)) if 'load_pictures(os.environ' in nb.read_text(encoding='utf-8')]
+
+@pytest.mark.skipif(not slow, reason='with FLOWERDIFF_SLOW=1')
+@pytest.mark.parametrize('nb', loading, ids=[str(nb.relative_to(top/'nbs')) for nb in loading])
+def test_without_labels(nb, tmp_path):
+    from PIL import Image
+    from flowerdiff.data import draw_flowers
+    for i, im in enumerate(draw_flowers(160)[0]): Image.fromarray(im.permute(1, 2, 0).numpy()).save(tmp_path/f'{i}.png')
+    run(nb, cfg.tst_flags.split(), FLOWERDIFF_DATA=str(tmp_path))
+
+def test_readme_python(tmp_path):
+    "The Python in README.md, run from top to bottom as printed."
+    blocks = re.findall(r'``` *python\n(.*?)```', (top/'README.md').read_text(encoding='utf-8'), re.S)
+    assert len(blocks) >= 3
+    subprocess.run([sys.executable, '-c', '\n'.join(blocks)], cwd=tmp_path, check=True, env={**os.environ, 'MPLBACKEND': 'agg'})
