@@ -397,7 +397,7 @@ def ddim_inversion(
         x = torch.lerp(x0, x, to/s)
     return x
 
-# %% ../nbs/05_sampling.ipynb #b10957c8
+# %% ../nbs/05_sampling.ipynb #2915ff77
 class Sampler(NamedTuple):
     "A sampler and what suits it."
     f: callable # the function
@@ -408,7 +408,7 @@ class Sampler(NamedTuple):
 SAMPLERS = dict(
     ddpm=Sampler(ddpm, 'trailing', 250), ddim=Sampler(ddim, 'trailing', 50), euler=Sampler(euler, 'karras', 50), euler_ancestral=Sampler(euler_ancestral, 'karras', 100),
     heun=Sampler(heun, 'karras', 25, lambda steps: 2*steps - 1), dpmpp_2m=Sampler(dpmpp_2m, 'log_snr', 10), dpmpp_3m=Sampler(dpmpp_3m, 'log_snr', 10), dpmpp_2m_sde=Sampler(dpmpp_2m_sde, 'log_snr', 50),
-    unipc=Sampler(unipc, 'log_snr', 10), ipndm=Sampler(ipndm, 'karras', 10), lcm=Sampler(lcm, 'karras', 4), repaint=Sampler(repaint, 'log_snr', 25, lambda steps: 4*steps - 3))
+    unipc=Sampler(unipc, 'log_snr', 10), ipndm=Sampler(ipndm, 'log_snr', 10), lcm=Sampler(lcm, 'karras', 4), repaint=Sampler(repaint, 'log_snr', 25, lambda steps: 4*steps - 3))
 PRESET = dict(sampler='dpmpp_2m', steps=10, guidance=1., interval=list(ALWAYS), rescale=0., sigma_min=.02, sigma_max=80., clip=False)
 
 # %% ../nbs/05_sampling.ipynb #fb2f3565
@@ -457,7 +457,7 @@ def pick_labels(names, counts, classes, n, seed, start):
     numbers = [class_number(names, c) for c in classes]
     return torch.tensor([numbers[i % len(numbers)] for i in range(start, start + n)])
 
-# %% ../nbs/05_sampling.ipynb #95df9979
+# %% ../nbs/05_sampling.ipynb #69fb7ad9
 @patch
 def sigmas(self:Model, sampler, steps, spacing=None, sigma_max=None):
     "The noise levels (steps+1,) that `sampler` visits with this model."
@@ -472,7 +472,7 @@ def sigmas(self:Model, sampler, steps, spacing=None, sigma_max=None):
 def chunked(self:Model, tally):
     "The bare denoiser, in chunks that suit the device; adds its evaluations to `tally.nfe`."
     def count(x, sigma, **cond): tally.nfe += len(x); return self.denoise(x, sigma, **cond)
-    return in_chunks(count, 20 if self.device.type == 'cpu' else 512)
+    return in_chunks(count, 30 if self.device.type == 'cpu' else 512)
 
 @patch
 def conditioned(self:Model, label, guidance=1., interval=ALWAYS, rescale=0., guide=None):
