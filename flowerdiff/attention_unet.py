@@ -58,7 +58,7 @@ class Resize(nn.Module):
 
     def forward(self, x, emb): return self.conv(F.interpolate(x, scale_factor=2.) if self.up else x)
 
-# %% ../nbs/03_attention_unet.ipynb #0c2a4616
+# %% ../nbs/03_attention_unet.ipynb #fcc42bb6
 class AttentionUNet(nn.Module):
     "U-Net with residual blocks and attention: `net(x, c_noise, label=None)`."
     def __init__(self,
@@ -69,11 +69,13 @@ class AttentionUNet(nn.Module):
         dropout:float=0., # share of channels silenced in training
         fold:int=2, # side of the squares of pixels folded into channels; 1: none
         n_emb:int=256, # length of the embedding
+        n_augment:int=0, # length of the description of what was done to a picture; 0: nothing ever is
     ):
         super().__init__()
         self.n_classes, self.fold, self.halvings = n_classes, fold, len(widths) - 1
         self.embed = NoiseEmbedding(n_emb)
         self.embed_label = nn.Embedding(n_classes + 1, n_emb) if n_classes else None
+        self.embed_augment = nn.Linear(n_augment, n_emb, bias=False) if n_augment else None
         block = lambda ni, nf, i: ResBlock(ni, nf, n_emb, dropout, i in attention)
         self.inp = nn.Conv2d(3*fold**2, widths[0], 3, padding=1)
         self.enc, self.dec, kept, nf = nn.ModuleList(), nn.ModuleList(), [widths[0]], widths[0]
@@ -86,18 +88,19 @@ class AttentionUNet(nn.Module):
             if i: self.dec.append(Resize(nf, up=True))
         self.norm, self.out = nn.GroupNorm(8, nf), zero_(nn.Conv2d(nf, 3*fold**2, 3, padding=1))
 
-    def embedding(self, c_noise, label):
-        "Noise level and label (None: any) as one vector (N, n_emb)."
+    def embedding(self, c_noise, label, augment=None):
+        "Noise level, label (None: any) and augmentation (None: none) as one vector (N, n_emb)."
         emb = self.embed(c_noise)
+        if augment is not None: emb = emb + self.embed_augment(augment.to(emb.dtype))
         if self.embed_label is None:
             if label is not None: raise FlowerDiffError("this network knows no classes: sample without a label")
             return emb
         if label is None: label = torch.full_like(c_noise, self.n_classes, dtype=torch.long)
         return F.silu(emb + self.embed_label(label))
 
-    def forward(self, x, c_noise, label=None):
+    def forward(self, x, c_noise, label=None, augment=None):
         check_size(x, self.halvings + self.fold.bit_length() - 1)
-        emb = self.embedding(c_noise, label)
+        emb = self.embedding(c_noise, label, augment)
         x = self.inp(F.pixel_unshuffle(x, self.fold))
         kept = [x]
         for layer in self.enc: kept.append(x := layer(x, emb))

@@ -43,10 +43,10 @@ def full_spec(net):
     from flowerdiff.attention_unet import AttentionUNet
     return {k: p.default for k, p in inspect.signature(AttentionUNet).parameters.items()} | net
 
-# %% ../nbs/10_bench.ipynb #47adc11f
+# %% ../nbs/10_bench.ipynb #6f0ba4d1
 def diffusers_unet(
     case:Case, # with the architecture
-)->'UNet2DModel': # on the CPU, random weights
+): # a  on the CPU, random weights
     "diffusers' `UNet2DModel` with the widths, depth and attention of our `AttentionUNet`; takes folded pictures."
     from diffusers import UNet2DModel, logging; logging.set_verbosity_error()   # it warns of `.to(dtype)`, with an empty list of reasons
     s = case.spec

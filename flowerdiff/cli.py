@@ -12,7 +12,7 @@ from pathlib import Path
 # %% ../nbs/09_cli.ipynb #dfecda2c
 from fastcore.script import call_parse, store_true
 
-# %% ../nbs/09_cli.ipynb #16e7de01
+# %% ../nbs/09_cli.ipynb #6c70cabc
 def one_line_errors(f):
     "`f`, with a `FlowerDiffError` as a line and exit status 2."
     @functools.wraps(f)
@@ -20,7 +20,7 @@ def one_line_errors(f):
         from flowerdiff.data import FlowerDiffError
         try: return f(*args, **kwargs)
         except FlowerDiffError as e: code, text = 2, f'{f.__name__}: {e}'
-        except KeyboardInterrupt as e: code, text = 130, f"{f.__name__}: {str(e) or 'stopped'}"
+        except KeyboardInterrupt as e: code, text = getattr(e, 'code', 130), f"{f.__name__}: {str(e) or 'stopped'}"
         print(f'flowerdiff_{text}', file=sys.stderr)
         sys.exit(code)
     return run
@@ -80,7 +80,7 @@ def sample(
     write_whole(path, lambda p: im.save(p, _picture_format(path)))
     print(f"{n} pictures, {m.nfe:g} network evaluations each, in {took:.1f} s on {m.device} ({str(m.dtype).removeprefix('torch.')}): {path}")
 
-# %% ../nbs/09_cli.ipynb #7dcc3bbe
+# %% ../nbs/09_cli.ipynb #5d0ce556
 @call_parse
 @one_line_errors
 def train(
@@ -93,21 +93,27 @@ def train(
     epochs:float=None, # stop after so many rounds through the pictures
     batch_size:int=None, # pictures a step (16 on a CPU, 128 elsewhere)
     lr:float=None, # learning rate (the model's)
+    tail:float=None, # share of the run at its end over which the learning rate falls to 0 (0)
+    augment:float=None, # probability of each geometric augmentation (the model's)
+    accumulate:int=None, # work through a batch in so many parts, to save memory (1)
+    held_out:str=None, # split that is not trained on but watched, such as validation (none)
     seed:int=None, # the same seed, the same run (0)
     device:str=None, # cuda, mps or cpu (the best there is)
+    tracker:str=None, # also log to tensorboard, wandb, ... (none)
     resume:store_true=False, # go on with the run in --out; starts one where there is none
 ):
     "Train a model; what can be sampled from is in the folder of the run, all the time and at the end."
-    from flowerdiff.data import load_pictures, user_path
+    from flowerdiff.data import load_pictures, user_path, without_split
     from flowerdiff.training import plan, read_state, train
     out = out or f"runs/{model or 'attention'}"
     old = (read_state(user_path(out)) if resume else None) or dict(settings={}, source=None, split=None)
-    given = {k: v for k, v in dict(model=model, batch_size=batch_size, lr=lr, seed=seed).items() if v is not None}
+    given = {k: v for k, v in dict(model=model, batch_size=batch_size, lr=lr, tail=tail, augment=augment, accumulate=accumulate, seed=seed).items() if v is not None}
     size = old['settings'].get('size', 64) if size is None else size
     plan(out, minutes, epochs, resume, device, size=size, **given)   # mistakes first, then the data
-    pictures = load_pictures(old['source'] if data is None else data, size, split or old['split'])
-    run = train(pictures, out, minutes, epochs, resume, device, **given)
-    print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}")
+    source, split, held_out, held = old['source'] if data is None else data, split or old['split'], held_out or old.get('held_out'), None
+    if held_out: held, split = load_pictures(source, size, held_out), split or without_split(source, size, held_out)
+    run = train(load_pictures(source, size, split), out, minutes, epochs, resume, device, held, tracker=tracker, **given)
+    if run.team.is_main_process: print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}")
 
 # %% ../nbs/09_cli.ipynb #c328e587
 @call_parse

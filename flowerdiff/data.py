@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PETALS', 'COLOURS', 'DRAWN_NAMES', 'PICTURE_SUFFIXES', 'DEFAULT_SOURCE', 'FlowerDiffError', 'check_whole', 'to_float',
            'to_uint8', 'draw_flowers', 'columns', 'grid_picture', 'show_images', 'save_film', 'to_square', 'flip_half',
-           'Records', 'split_name', 'user_path', 'hub_commit', 'Pictures', 'cache_folder', 'load_pictures', 'Device',
-           'pick_device']
+           'Records', 'split_name', 'user_path', 'hub_commit', 'Pictures', 'cache_folder', 'load_pictures',
+           'without_split', 'Device', 'pick_device']
 
 # %% ../nbs/00_data.ipynb #6ca1e742
 import hashlib, inspect, io, json, math, os, re, sys
@@ -494,6 +494,17 @@ def load_pictures(
     if out is None: _save_pictures(out := _build(kind, source, size, split, state), file)
     if verbose: print(out)
     return out
+
+# %% ../nbs/00_data.ipynb #9fd3e6c3
+def without_split(
+    source:str, # as in `load_pictures`
+    size:int, # as in `load_pictures`
+    split:str, # to be left out
+)->str: # the others, as in 'train+test'
+    "All splits of a source but one, to train on what is not held out."
+    left = [s for s in load_pictures(source, size, verbose=False).splits if s not in [split_name(o) for o in split.split('+')]]
+    if not left: raise FlowerDiffError(f"'{source}' has no split besides '{split}': nothing is left to train on")
+    return '+'.join(left)
 
 # %% ../nbs/00_data.ipynb #0f1729f4
 def _drawn(source, size, split):

@@ -28,7 +28,7 @@ def build(
     if config['model'] not in NETS: raise FlowerDiffError(f"unknown model '{config['model']}': use {', '.join(NETS)}")
     return NETS[config['model']](**config.get('net', {}))
 
-# %% ../nbs/07_pretrained.ipynb #8860ae95
+# %% ../nbs/07_pretrained.ipynb #904e0a18
 def write_whole(
     path:Path, # file to make or replace
     write:callable, # write(path) writes it
@@ -41,6 +41,7 @@ def write_whole(
         mode = part.stat().st_mode   # some writers make files only their owner can read; this is what others would get
         write(part)
         part.chmod(mode)
+        with part.open('rb') as f: os.fsync(f.fileno())   # on the disk, before its name says that it is
         os.replace(part, path)
     except (OSError, SafetensorError) as e:
         raise FlowerDiffError(f"cannot write {path} ({getattr(e, 'strerror', None) or e}): give a folder that can be written to") from None
