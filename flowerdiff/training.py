@@ -31,7 +31,7 @@ RECIPES = dict(
     baseline=dict(lr=2e-3, prediction='eps', schedule='linear', preset=dict(clip=True, sigma_max=20.)),
     attention=dict(lr=5e-4, prediction='v', schedule='cosine', augment=.12, net=dict(dropout=.1)))
 
-# %% ../nbs/04_training.ipynb #26c6711a
+# %% ../nbs/04_training.ipynb #adef378d
 @dataclass
 class Settings:
     "What decides the result of a run, besides the pictures. What is None comes from the model's recipe."
@@ -46,6 +46,8 @@ class Settings:
     tracks: list = None # relative lengths of further averages to keep snapshots of, such as [.05, .1]; None: none
     prediction: str = None # a key of `SCALINGS`
     schedule: str = None # a key of `SCHEDULES`
+    shift: float = 1. # factor on the schedule's sigmas; size/64 for large pictures
+    zero_snr: bool = False # schedule rescaled to end in pure noise
     weight: str = 'min_snr' # a key of `WEIGHTS`
     noise: str = 'uniform' # a key of `NOISES`
     noise_options: dict = None # mean and std of log_normal, for instance
@@ -56,7 +58,7 @@ class Settings:
     seed: int = 0 # fixes initial weights, order, noise, augmentation, dropout
     def __post_init__(self): self.settle()
 
-# %% ../nbs/04_training.ipynb #97134de7
+# %% ../nbs/04_training.ipynb #cac3bb1f
 @patch
 def settle(self:Settings):
     "Fill in the recipe, and refuse what is impossible."
@@ -70,16 +72,22 @@ def settle(self:Settings):
         if not isinstance(value, (int, float)) or not (0 < value < 1 or lo and value == 0): raise FlowerDiffError(f"{name} is {value!r}: use a number between 0 and 1, such as {usual}")
     if self.augment and self.model != 'attention': raise FlowerDiffError(f"augment is {self.augment}, but the {self.model} model cannot be told how its pictures were changed, and would learn to make such pictures: use 0")
     if not all(isinstance(t, float) and 0 < t < .29 for t in self.tracks): raise FlowerDiffError(f"tracks is {self.tracks}: use relative lengths between 0 and .28, such as [.05, .1]")
-    check_combination(self.prediction, self.weight, self.noise)
+    check_combination(self.prediction, self.weight, self.noise, self.zero_snr)
+    self.sigmas()   # refuses a schedule or shift it does not know
 
-# %% ../nbs/04_training.ipynb #5fab2256
+@patch
+def sigmas(self:Settings):
+    "The schedule (T,) that the network is trained on."
+    return schedule_sigmas(self.schedule, shift=self.shift, zero_snr=self.zero_snr)
+
+# %% ../nbs/04_training.ipynb #624f1ddf
 def make_config(
     s:Settings, # of the run
     pictures:Pictures, # what it is trained on
 )->dict: # as `build` and `Model` take it
     "The config of a model to be trained."
-    out = dict(model=s.model, size=pictures.size, prediction=s.prediction, schedule=s.schedule, sigma_data=measure_sigma_data(pictures.images),
-               net=dict(s.net), preset=dict(s.preset))
+    out = dict(model=s.model, size=pictures.size, prediction=s.prediction, schedule=s.schedule, shift=s.shift, zero_snr=s.zero_snr,
+               sigma_data=measure_sigma_data(pictures.images), net=dict(s.net), preset=dict(s.preset))
     if s.augment: out['net']['n_augment'] = AUGMENTS
     if s.model == 'attention' and pictures.names:
         if int(pictures.labels.max()) >= len(pictures.names) or int(pictures.labels.min()) < 0: raise FlowerDiffError(f"labels go from {pictures.labels.min()} to {pictures.labels.max()}, but there are {len(pictures.names)} names: each label needs one")
@@ -198,7 +206,7 @@ def lr_factor(
     fall = max(0., (done - 1 + tail)/tail) if tail else 0.
     return min(1., (step + 1)/warmup)*(.5 + .5*math.cos(math.pi*min(1., fall)))
 
-# %% ../nbs/04_training.ipynb #744a9695
+# %% ../nbs/04_training.ipynb #c019b20d
 LEVELS = 12   # bins of noise levels for the loss curves
 
 class Run:
@@ -215,7 +223,7 @@ class Run:
         copied = lambda: copy.deepcopy(self.net).eval().requires_grad_(False)
         self.ema, self.tracks = copied(), {l: copied() for l in s.tracks}
         self.opt = torch.optim.AdamW(self.net.parameters(), s.lr, betas=(.9, .99), weight_decay=0., fused=True)
-        self.sigmas = schedule_sigmas(s.schedule).float().to(self.device)
+        self.sigmas = s.sigmas().float().to(self.device)
         self.images, self.labels = pictures.images.to(self.device), pictures.labels.to(self.device) if self.config.get('classes') else None
         self.batch = min(s.batch_size, len(pictures))
         self.per_epoch, self.order = len(pictures)//self.batch, (None, None)
