@@ -388,12 +388,12 @@ def posthoc(
             if k.startswith(f'track{i}.'): out[k.split('.', 1)[1]] = out.get(k.split('.', 1)[1], 0.) + x*v.float()
     return out
 
-# %% ../nbs/04_training.ipynb #5371aef6
+# %% ../nbs/04_training.ipynb #9aefab3c
 @patch
 @torch.no_grad()
-def probe(self:Run, pictures, most=64, levels=8):
+def probe(self:Run, pictures, most=24, levels=6):
     "Mean squared error of the averaged network on some of `pictures`, at each of `levels` noise levels."
-    n = min(most if self.device.type == 'cpu' else 8*most, len(pictures))
+    n = min(most if self.device.type == 'cpu' else 20*most, len(pictures))
     pick = epoch_order(0, 0, len(pictures))[:n]
     x0, cond = to_float(pictures.images[pick]).to(self.device), {}
     if self.labels is not None and pictures.labels is not None: cond['label'] = pictures.labels[pick].to(self.device)
@@ -434,7 +434,7 @@ class _Interrupts:
     def __exit__(self, *_):
         for s, h in self.old.items(): signal.signal(s, h)
 
-# %% ../nbs/04_training.ipynb #e42f6651
+# %% ../nbs/04_training.ipynb #bf6a6600
 EVERY = 10   # steps between two looks at the losses
 
 @patch
@@ -459,7 +459,10 @@ def fit(self:Run, folder:Path, save_minutes=2.):
             last = ended or self._any(interrupts.hit or self.budget.done(self) == 1)
             due = last or self._any(self.seconds - saved > min(60*save_minutes, max(10, saved)))
             if self.step % EVERY == 0 or self.step == 1 or due: self._tell(folder, bar)
-            if due: self.keep(folder); saved = self.seconds
+            if due:
+                self.keep(folder)
+                saved = self.seconds = time.monotonic() - began
+                self.tick = self.step, self.seconds
     if interrupts.hit: raise Stopped(f'stopped at step {self.step}; the state is in {folder}', interrupts.hit)
 
 def _bar(done, show):
@@ -566,7 +569,7 @@ def _version(name):
     try: return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError: return None
 
-# %% ../nbs/04_training.ipynb #e4a81ace
+# %% ../nbs/04_training.ipynb #ebe3f514
 def train(
     pictures:Pictures, # from `load_pictures`
     out:str, # folder of the run
@@ -595,5 +598,5 @@ def train(
             for part in make_folder(folder).rglob('*.part'): part.unlink()   # of a process that was killed while writing
             _note_run(folder, run)
         run.fit(folder, save_minutes)
-        if tracker: run.team.end_training()
+        if tracker or run.team.num_processes > 1: run.team.end_training()   # or processes may abort each other on their way out
     return run
