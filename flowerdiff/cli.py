@@ -80,7 +80,7 @@ def sample(
     write_whole(path, lambda p: im.save(p, _picture_format(path)))
     print(f"{n} pictures, {m.nfe:g} network evaluations each, in {took:.1f} s on {m.device} ({str(m.dtype).removeprefix('torch.')}): {path}")
 
-# %% ../nbs/09_cli.ipynb #5d0ce556
+# %% ../nbs/09_cli.ipynb #8df90542
 @call_parse
 @one_line_errors
 def train(
@@ -113,7 +113,8 @@ def train(
     source, split, held_out, held = old['source'] if data is None else data, split or old['split'], held_out or old.get('held_out'), None
     if held_out: held, split = load_pictures(source, size, held_out), split or without_split(source, size, held_out)
     run = train(load_pictures(source, size, split), out, minutes, epochs, resume, device, held, tracker=tracker, **given)
-    if run.team.is_main_process: print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}")
+    if run.team.is_main_process: print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}", flush=True)
+    if run.team.num_processes > 1: run.team.wait_for_everyone(); os._exit(0)   # threads of the communication library may abort an interpreter that shuts down
 
 # %% ../nbs/09_cli.ipynb #c328e587
 @call_parse

@@ -569,7 +569,7 @@ def _version(name):
     try: return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError: return None
 
-# %% ../nbs/04_training.ipynb #ebe3f514
+# %% ../nbs/04_training.ipynb #e4a81ace
 def train(
     pictures:Pictures, # from `load_pictures`
     out:str, # folder of the run
@@ -598,5 +598,5 @@ def train(
             for part in make_folder(folder).rglob('*.part'): part.unlink()   # of a process that was killed while writing
             _note_run(folder, run)
         run.fit(folder, save_minutes)
-        if tracker or run.team.num_processes > 1: run.team.end_training()   # or processes may abort each other on their way out
+        if tracker: run.team.end_training()
     return run
