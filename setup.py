@@ -41,7 +41,7 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     install_requires=words('requirements'),
-    extras_require={'dev': words('dev_requirements') + words('film_requirements'), 'film': words('film_requirements')},
+    extras_require={'dev': words('dev_requirements') + words('film_requirements') + words('eval_requirements'), 'film': words('film_requirements'), 'eval': words('eval_requirements')},
     packages=find_packages(include=['flowerdiff', 'flowerdiff.*']),
     package_data={'flowerdiff': ['weights/**', 'notebooks/*.ipynb']},
     include_package_data=False,  # exactly what package_data names
