@@ -6,12 +6,12 @@
 __all__ = ['PETALS', 'COLOURS', 'DRAWN_NAMES', 'PICTURE_SUFFIXES', 'DEFAULT_SOURCE', 'FlowerDiffError', 'check_whole', 'to_float',
            'to_uint8', 'draw_flowers', 'columns', 'grid_picture', 'show_images', 'save_film', 'to_square', 'flip_half',
            'Records', 'split_name', 'user_path', 'hub_commit', 'Pictures', 'cache_folder', 'load_pictures',
-           'without_split', 'Device', 'pick_device']
+           'without_split', 'Stream', 'load_stream', 'Device', 'pick_device']
 
-# %% ../nbs/00_data.ipynb #6ca1e742
-import hashlib, inspect, io, json, math, os, re, sys
+# %% ../nbs/00_data.ipynb #06f2d82e
+import copy, hashlib, inspect, io, itertools, json, math, os, re, sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,14 +192,14 @@ def to_square(
     x = v2.functional.pil_to_tensor(im.convert('RGB'))
     return v2.functional.center_crop(v2.functional.resize(x, [size], v2.InterpolationMode.BICUBIC, antialias=True), [size])
 
-# %% ../nbs/00_data.ipynb #6edecc90
+# %% ../nbs/00_data.ipynb #24903388
 def flip_half(
     x:torch.Tensor, # (N, C, H, W)
-    generator:torch.Generator=None, # on the device of `x`; decides which
+    chance:torch.Tensor=None, # (N,) numbers from 0 to 1: those below 1/2 are mirrored; None: drawn
 )->torch.Tensor: # same shape
     "Mirror each picture left to right with probability 1/2."
-    coin = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < .5
-    return torch.where(coin, x.flip(-1), x)
+    if chance is None: chance = torch.rand(len(x), device=x.device)
+    return torch.where((chance < .5).view(-1, 1, 1, 1), x.flip(-1), x)
 
 # %% ../nbs/00_data.ipynb #8fa5b1c6
 class Records(NamedTuple):
@@ -364,7 +364,7 @@ def _read_torchvision(root):
         out.append(Records(files, files, list(ds._labels), [name]*len(files), list(getattr(ds, 'classes', map(str, range(1, 103))))))
     return _join(out)
 
-# %% ../nbs/00_data.ipynb #c96d80e9
+# %% ../nbs/00_data.ipynb #3c22ac4c
 def _open(item):
     return Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)
 
@@ -379,7 +379,15 @@ def _decode(rec, size):
     ok, bad = ([i for i, im in enumerate(ims) if (im is not None) == want] for want in (True, False))
     if bad: _say(f"skipped {len(bad)} of {len(ims)} pictures that cannot be read: {_some(rec.where[i] for i in bad)}")
     if not ok: raise FlowerDiffError(f"none of the {len(ims)} pictures can be read (first: {rec.where[0]}): check that they are pictures")
+    _tell_twins([(ims[i], rec.where[i]) for i in ok])
     return torch.stack([ims[i] for i in ok]), ok
+
+def _tell_twins(ims):
+    "Say which of (picture, its place) are there twice."
+    first, twins = {}, []
+    for im, where in ims:
+        if (other := first.setdefault(im.numpy().tobytes(), where)) is not where: twins.append(f'{where} = {other}')
+    if twins: _say(f"{len(twins)} of {len(ims)} pictures are there twice, and kept: {_some(twins)}")
 
 # %% ../nbs/00_data.ipynb #ab7d2098
 @dataclass
@@ -528,6 +536,111 @@ def _build(kind, source, size, split, state):
     return Pictures(images, labels, rec.names or [], source, split, splits, key)
 
 _CODE = _fingerprint(Path(__file__).read_text() if '__file__' in globals() else [inspect.getsource(f) for f in (draw_flowers, _flower_params, _garden, _rose, to_square, _from_dataset, _number_labels, _parquet_files, _read_parquet, _join, _read_folder, _decode, _build)])
+
+# %% ../nbs/00_data.ipynb #3fdfd5fc
+@dataclass(repr=False)
+class Stream(Pictures):
+    "A data set that is not held in memory, except for its first pictures; the others come by in `batches`."
+    rows: object # `datasets.IterableDataset` with the columns `image` (undecoded) and, where `labels` are, `label`
+    numbers: list # class number for each label in the rows; empty without labels
+    n: int # pictures in all
+    block: int # rows shuffled together
+    def __len__(self): return self.n
+    def __repr__(self): return f"{self.source}: a stream of {self.n:,} pictures at {self.size} px, {f'{len(self.names)} classes' if self.names else 'no labels'}"
+
+# %% ../nbs/00_data.ipynb #3ef6a3a7
+@patch
+def _walk(self:Stream, seed, rank, world, place):
+    "Undecoded rows without end, each with the place after it: (times round, state of `rows` at the block's beginning, number of the block, rows of it that are gone)."
+    import datasets.distributed
+    epoch, at, number, gone = place or (0, None, 0, 0)
+    while True:
+        rows = self.rows.shuffle(seed=seed, buffer_size=1)   # the order of the files only; it moves on with the epoch
+        rows.set_epoch(epoch)
+        rows = datasets.distributed.split_dataset_by_node(rows, rank, world)
+        if at: rows.load_state_dict(copy.deepcopy(at))
+        source, met = iter(rows), number
+        while block := list(itertools.islice(source, self.block)):
+            order = np.random.default_rng((seed, epoch, number)).permutation(len(block))
+            for k in range(gone, len(block)): yield block[order[k]], (epoch, at, number, k + 1)
+            at, number, gone = rows.state_dict(), number + 1, 0
+        if met == number == 0: raise FlowerDiffError(f"process {rank} of {world} gets no pictures from {self.source}: use fewer processes, or more and smaller files")
+        epoch, at, number, gone = epoch + 1, None, 0, 0
+
+# %% ../nbs/00_data.ipynb #064f5ff2
+@patch
+def _decoded(self:Stream, row):
+    "Picture and class number of a row, or None."
+    import datasets
+    label = row.get('label', 0)
+    if label is None or label < 0: return None
+    try: return to_square(datasets.Image().decode_example(row['image']), self.size), self.numbers[label] if self.numbers else 0
+    except Exception: return None   # as in `_decode`
+
+@patch
+def batches(self:Stream,
+    n:int, # pictures in a batch of this process
+    seed:int=0, # decides the order
+    rank:int=0, # number of this process
+    world:int=1, # how many processes there are
+    place:tuple=None, # from a batch: go on after it
+): # generator of images uint8 (n, 3, H, W), labels (n,) or None, place
+    "Batches without end, round and round."
+    rows = self._walk(seed, rank, world, place)
+    with ThreadPoolExecutor() as pool:
+        while True:
+            got = []
+            while len(got) < n:
+                some = list(itertools.islice(rows, n - len(got)))
+                got += [(*d, at) for d, (_, at) in zip(pool.map(self._decoded, [r for r, _ in some]), some) if d]
+            images, labels, places = zip(*got)
+            yield torch.stack(images), torch.tensor(labels) if self.numbers else None, places[-1]
+
+# %% ../nbs/00_data.ipynb #9c0f3717
+def _open_stream(kind, source, size, split):
+    "A `datasets.IterableDataset` with only the `split` asked for, and the number of its rows (or None)."
+    import datasets
+    wanted = lambda s: not split or (s and split_name(s)) in [split_name(w) for w in split.split('+')]
+    if kind == 'hub':
+        parts = {s: ds for s, ds in datasets.load_dataset(source, revision=hub_commit(source, 'dataset', 'a parquet file or folder'), streaming=True).items() if wanted(s)}
+        counts = [getattr((ds.info.splits or {}).get(s), 'num_examples', None) for s, ds in parts.items()]
+        return (datasets.concatenate_datasets(list(parts.values())) if parts else None), (sum(counts) if all(counts) else None)
+    import pyarrow.parquet as pq
+    files = _parquet_files(Path(source).expanduser(), size)
+    by_row = 'split' in pq.read_schema(files[0]).names
+    files = [f for f in files if by_row or wanted(_split_of(f))]
+    if not files: return None, 0
+    ds = datasets.load_dataset('parquet', data_files=[str(f) for f in files], split='train', streaming=True)
+    if not (by_row and split): return ds, sum(pq.ParquetFile(f).metadata.num_rows for f in files)
+    return ds.filter(lambda r: wanted(r['split'])), sum(wanted(s) for f in files for s in pq.read_table(f, columns=['split'])['split'].to_pylist())
+
+# %% ../nbs/00_data.ipynb #85ef4e56
+def load_stream(
+    source:str=None, # parquet file or folder of them, or Hub id; None: $FLOWERDIFF_DATA, else `DEFAULT_SOURCE`
+    size:int=64, # height and width in pixels
+    split:str=None, # None: all splits together; or 'train', 'train+test', ...
+    block:int=10_000, # rows shuffled together; so many undecoded pictures are held
+    verbose:bool=True, # print what was found
+)->Stream:
+    "Open a data set that is too large to load."
+    import datasets
+    source = str(source or os.environ.get('FLOWERDIFF_DATA') or DEFAULT_SOURCE)
+    check_whole('size', size, 4); check_whole('block', block)
+    if (kind := _source_kind(source)) not in ('parquet', 'hub'): raise FlowerDiffError(f"'{source}' cannot be streamed: give a parquet file, a folder of parquet files or a Hub data set (owner/name)")
+    try: rows, n = _open_stream(kind, source, size, split)
+    except FlowerDiffError: raise
+    except Exception as e: raise FlowerDiffError(f"'{source}' cannot be streamed ({_first_line(e)}): check it") from None
+    if rows is None or n == 0: raise FlowerDiffError(f"{source} has no split '{split}': leave out split for all pictures")
+    features = rows.features or {}
+    if not (col := _column(features, datasets.Image, ('image', 'img', 'picture'))): raise FlowerDiffError(f"{source} has no image column (its columns: {', '.join(features) or 'unknown'}): give a data set with pictures")
+    lab = _column(features, datasets.ClassLabel, ())   # other labels have no known number of classes
+    numbers, names = _number_labels(list(range(features[lab].num_classes)), features[lab].names) if lab else ([], [])
+    rows = rows.select_columns([col] + [lab]*bool(lab)).rename_columns({k: v for k, v in {col: 'image', lab: 'label'}.items() if k and k != v}).cast_column('image', datasets.Image(decode=False))
+    if n is None: _say(f"{source} does not say how many pictures it has: 100,000 count as an epoch")
+    out = Stream(torch.empty(0, 3, size, size), None, names, source, split, {}, _fingerprint('stream', source, split, size, n), rows, numbers, n or 100_000, block)
+    out.images, out.labels, _ = next(replace(out, block=min(block, 512)).batches(min(512, out.n)))
+    if verbose: print(out)
+    return out
 
 # %% ../nbs/00_data.ipynb #36ba5614
 class Device(NamedTuple):

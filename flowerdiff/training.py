@@ -7,21 +7,23 @@ __all__ = ['RECIPES', 'AUGMENTS', 'LEVELS', 'EVERY', 'BAD_STEPS', 'Settings', 'm
            'random_changes', 'augmented', 'ema_decay', 'average_in', 'power_gamma', 'power_decay', 'posthoc_weights',
            'Budget', 'lr_factor', 'Run', 'read_state', 'posthoc', 'Stopped', 'read_log', 'plot_losses', 'plan', 'train']
 
-# %% ../nbs/04_training.ipynb #4e10be5f
-import contextlib, copy, importlib.metadata, json, math, os, platform, signal, subprocess, sys, time, zlib
+# %% ../nbs/04_training.ipynb #796c2a3b
+import contextlib, copy, importlib.metadata, itertools, json, math, os, platform, signal, subprocess, sys, time, zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-# %% ../nbs/04_training.ipynb #e68993e3
+# %% ../nbs/04_training.ipynb #0619d975
 import numpy as np, torch, torch.nn.functional as F, torchvision
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import save_image
 from tqdm.auto import tqdm
-from .data import FlowerDiffError, Pictures, _first_line, check_whole, flip_half, pick_device, to_float, user_path
+from .data import FlowerDiffError, Pictures, Stream, _first_line, check_whole, flip_half, pick_device, to_float, user_path
 from .pretrained import build, can_write, make_folder, save, write_whole
 from .sampling import Model
 from .schedule import NOISES, Denoiser, check_combination, draw_sigmas, loss_weight, measure_sigma_data, schedule_sigmas
@@ -80,7 +82,7 @@ def sigmas(self:Settings):
     "The schedule (T,) that the network is trained on."
     return schedule_sigmas(self.schedule, shift=self.shift, zero_snr=self.zero_snr)
 
-# %% ../nbs/04_training.ipynb #624f1ddf
+# %% ../nbs/04_training.ipynb #681640aa
 def make_config(
     s:Settings, # of the run
     pictures:Pictures, # what it is trained on
@@ -92,7 +94,8 @@ def make_config(
     if s.model == 'attention' and pictures.names:
         if int(pictures.labels.max()) >= len(pictures.names) or int(pictures.labels.min()) < 0: raise FlowerDiffError(f"labels go from {pictures.labels.min()} to {pictures.labels.max()}, but there are {len(pictures.names)} names: each label needs one")
         out['net']['n_classes'] = len(pictures.names)
-        out |= dict(classes=list(pictures.names), class_counts=pictures.labels.bincount(minlength=len(pictures.names)).tolist())
+        counts = pictures.labels.bincount(minlength=len(pictures.names)).tolist() if not isinstance(pictures, Stream) else [1]*len(pictures.names)   # of a stream they are not known
+        out |= dict(classes=list(pictures.names), class_counts=counts)
     return out
 
 # %% ../nbs/04_training.ipynb #77fd4564
@@ -206,7 +209,7 @@ def lr_factor(
     fall = max(0., (done - 1 + tail)/tail) if tail else 0.
     return min(1., (step + 1)/warmup)*(.5 + .5*math.cos(math.pi*min(1., fall)))
 
-# %% ../nbs/04_training.ipynb #c019b20d
+# %% ../nbs/04_training.ipynb #75e4ada7
 LEVELS = 12   # bins of noise levels for the loss curves
 
 class Run:
@@ -224,11 +227,10 @@ class Run:
         self.ema, self.tracks = copied(), {l: copied() for l in s.tracks}
         self.opt = torch.optim.AdamW(self.net.parameters(), s.lr, betas=(.9, .99), weight_decay=0., fused=True)
         self.sigmas = s.sigmas().float().to(self.device)
-        self.images, self.labels = pictures.images.to(self.device), pictures.labels.to(self.device) if self.config.get('classes') else None
-        self.batch = min(s.batch_size, len(pictures))
-        self.per_epoch, self.order = len(pictures)//self.batch, (None, None)
+        self.batch, self.feed, self.place = min(s.batch_size, len(pictures)), None, None
+        self.per_epoch = len(pictures)//self.batch
         if self.batch % (self.team.num_processes*s.accumulate): raise FlowerDiffError(f"batch_size {self.batch} cannot be shared equally by {self.team.num_processes} process(es) with accumulate {s.accumulate}: use a multiple of {self.team.num_processes*s.accumulate}")
-        with torch.no_grad(): self.net(to_float(self.images[:1]), self.sigmas[:1])   # refuses a size the network cannot halve, before any work is done
+        with torch.no_grad(): self.net(to_float(pictures.images[:1].to(self.device)), self.sigmas[:1])   # refuses a size the network cannot halve, before any work is done
         self.denoise = Denoiser(self._wrapped(self.device.type == 'cuda' if compile is None else compile), s.prediction, self.config['sigma_data'])
         self.edges = torch.linspace(*self.sigmas[[0, -1]].log().tolist(), LEVELS + 1, device=self.device)[1:-1]
         self.sums, self.bad = torch.zeros(2, LEVELS + 1, device=self.device), torch.zeros(2, device=self.device)   # of losses and of how many; steps skipped in a row, in all
@@ -238,34 +240,63 @@ class Run:
         net = self.team.prepare(self.net) if self.team.num_processes > 1 else self.net
         return torch.compile(net) if compile else net
 
-# %% ../nbs/04_training.ipynb #8ff5bc10
-@patch
-def indices(self:Run, step):
-    "Which pictures (B,) are in the batch of a step."
-    epoch, i = divmod(step, self.per_epoch)
-    if self.order[0] != epoch: self.order = epoch, epoch_order(self.settings.seed, epoch, len(self.images)).to(self.device)
-    return self.order[1][i*self.batch:(i + 1)*self.batch]
+# %% ../nbs/04_training.ipynb #c83b6753
+def _in_order(pictures, batch, seed, step, mine, device):
+    "This process's pictures and labels of each step from `step` on, by the order of the epochs; and where to go on: here the step says it all."
+    images, labels, order, per_epoch = pictures.images.to(device), None if pictures.labels is None else pictures.labels.to(device), (None, None), len(pictures)//batch
+    for k in itertools.count(step):
+        epoch, i = divmod(k, per_epoch)
+        if order[0] != epoch: order = epoch, epoch_order(seed, epoch, len(pictures)).to(device)
+        idx = order[1][i*batch:(i + 1)*batch][mine]
+        yield images[idx], None if labels is None else labels[idx], None
 
+def _ahead(batches, device):
+    "The same batches on `device`, each made ready by a thread while the one before is in use."
+    def make():
+        images, labels, place = next(batches)
+        send = lambda x: x if device.type != 'cuda' else x.pin_memory().to(device, non_blocking=True)
+        return send(images), None if labels is None else send(labels), place
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make)
+        while True:
+            now, coming = coming.result(), pool.submit(make)
+            yield now
+
+# %% ../nbs/04_training.ipynb #f1aa2635
 @patch
-def batch_of(self:Run, step):
-    "Pictures in [-1, 1], noise levels, noise, and keyword arguments for the network: this process's share of a step."
-    s, idx = self.settings, self.indices(step)
-    seed_step(s.seed, step)
-    x0, cond, n = flip_half(to_float(self.images[idx])), {}, self.batch
+def _batches(self:Run):
+    "Pictures and labels of this process from the present step on."
+    s, team, p = self.settings, self.team, self.pictures
+    if isinstance(p, Stream): return _ahead(p.batches(self.batch//team.num_processes, s.seed, team.process_index, team.num_processes, self.place), self.device)
+    fits = self.device.type != 'cuda' or p.images.nbytes < torch.cuda.mem_get_info(self.device)[0]/2
+    there = _in_order(p, self.batch, s.seed, self.step, self.mine, self.device if fits else torch.device('cpu'))
+    return there if fits else _ahead(there, self.device)
+
+@patch(as_prop=True)
+def mine(self:Run): return slice(self.team.process_index, None, self.team.num_processes)
+
+# %% ../nbs/04_training.ipynb #2ef1bd11
+@patch
+def draw(self:Run):
+    "Pictures in [-1, 1], noise levels, noise, and keyword arguments for the network: this process's share of the next step."
+    s, n, d, mine = self.settings, self.batch, self.device, self.mine
+    if self.feed is None: self.feed = self._batches()
+    images, labels, self.place = next(self.feed)
+    seed_step(s.seed, self.step)
+    x0, cond = flip_half(to_float(images.to(d)), torch.rand(n, device=d)[mine]), {}
     if s.augment:
-        maps, cond['augment'] = random_changes(n, s.augment, self.device)
-        x0 = augmented(x0, maps)
-    if self.labels is not None: cond['label'] = self.labels[idx].masked_fill(torch.rand(n, device=self.device) < s.drop_label, self.net.n_classes)
-    sigma, eps = draw_sigmas(s.noise, n, self.sigmas, **s.noise_options), torch.randn_like(x0)
-    mine = slice(self.team.process_index, None, self.team.num_processes)
-    return x0[mine].contiguous(memory_format=torch.channels_last), sigma[mine], eps[mine], {k: v[mine] for k, v in cond.items()}
+        maps, changes = random_changes(n, s.augment, d)
+        x0, cond['augment'] = augmented(x0, maps[mine]), changes[mine]
+    if 'classes' in self.config: cond['label'] = labels.to(d).masked_fill((torch.rand(n, device=d) < s.drop_label)[mine], self.net.n_classes)
+    sigma, eps = draw_sigmas(s.noise, n, self.sigmas, **s.noise_options), torch.randn(n, *x0.shape[1:], device=d)
+    return x0.contiguous(memory_format=torch.channels_last), sigma[mine], eps[mine], cond
 
-# %% ../nbs/04_training.ipynb #b59286e7
+# %% ../nbs/04_training.ipynb #6f05388e
 @patch
 def advance(self:Run):
     "One step."
     s = self.settings
-    x0, sigma, eps, cond = self.batch_of(self.step)
+    x0, sigma, eps, cond = self.draw()
     seed_step(s.seed, self.step, 1 + self.team.process_index)   # dropout
     for i in range(s.accumulate):
         part = slice(i, None, s.accumulate)
@@ -298,7 +329,7 @@ def read_losses(self:Run):
     mean = [t/c if c else None for t, c in zip(total, counts)]
     return mean[LEVELS], mean[:LEVELS]
 
-# %% ../nbs/04_training.ipynb #5cf7bc64
+# %% ../nbs/04_training.ipynb #c4f164a9
 def _checksum(tensors):
     "A number that changes with any byte of the tensors."
     out = 0
@@ -314,10 +345,10 @@ def state(self:Run):
     return {k: v.detach().cpu().contiguous() for k, v in out.items()}
 
 @patch
-def store(self:Run, folder:Path, keep=2):
-    "Write the state to go on from, and the model as it is now; the last `keep` states stay."
+def store(self:Run, folder:Path, places=None, keep=2):
+    "Write the state to go on from, with the `places` of all processes in a stream, and the model as it is now; the last `keep` states stay."
     tensors = self.state()
-    meta = dict(step=self.step, seconds=self.seconds, budget=vars(self.budget), settings=asdict(self.settings), checksum=_checksum(tensors),
+    meta = dict(places=places or [self.place], step=self.step, seconds=self.seconds, budget=vars(self.budget), settings=asdict(self.settings), checksum=_checksum(tensors),
                 data=self.pictures.key, pictures=len(self.pictures), source=self.pictures.source, split=self.pictures.split, held_out=self.held_out and self.held_out.split, best=self.best)
     make_folder(folder)
     write_whole(folder/f'state-{self.step:08}.safetensors', lambda p: save_file(tensors, p, dict(run=json.dumps(meta))))
@@ -352,7 +383,7 @@ def read_state(
         return (meta, out) if tensors else meta
     if files: raise FlowerDiffError(f"no state in {folder} is whole: start again in another folder")
 
-# %% ../nbs/04_training.ipynb #421ad542
+# %% ../nbs/04_training.ipynb #29828175
 @patch
 def restore(self:Run, folder:Path):
     "Go back to the newest whole state in `folder`."
@@ -368,7 +399,12 @@ def restore(self:Run, folder:Path):
         like = params[int(i)]   # a fused optimiser walks raw memory: moments must be laid out just as their weights
         state.setdefault(int(i), {})[name] = torch.empty_like(like).copy_(v) if v.ndim else v
     self.opt.load_state_dict(self.opt.state_dict() | dict(state=state))
-    self.step, self.seconds, self.best = meta['step'], meta['seconds'], meta['best']
+    self.step, self.seconds, self.best, self.feed = meta['step'], meta['seconds'], meta['best'], None
+    places, team = meta['places'], self.team
+    if len(places) == team.num_processes: self.place = places[team.process_index]
+    elif places[0]:   # shares of a stream are others for another number of processes
+        if team.is_main_process: print(f'{len(places)} processes before, {team.num_processes} now: the stream begins anew', file=sys.stderr)
+        self.place = places[0][0] + 1, None, 0, 0
 
 # %% ../nbs/04_training.ipynb #1c41b19b
 def posthoc(
@@ -388,15 +424,15 @@ def posthoc(
             if k.startswith(f'track{i}.'): out[k.split('.', 1)[1]] = out.get(k.split('.', 1)[1], 0.) + x*v.float()
     return out
 
-# %% ../nbs/04_training.ipynb #9aefab3c
+# %% ../nbs/04_training.ipynb #f8b8e334
 @patch
 @torch.no_grad()
 def probe(self:Run, pictures, most=24, levels=6):
     "Mean squared error of the averaged network on some of `pictures`, at each of `levels` noise levels."
-    n = min(most if self.device.type == 'cpu' else 20*most, len(pictures))
-    pick = epoch_order(0, 0, len(pictures))[:n]
+    n = min(most if self.device.type == 'cpu' else 20*most, len(pictures.images))
+    pick = epoch_order(0, 0, len(pictures.images))[:n]
     x0, cond = to_float(pictures.images[pick]).to(self.device), {}
-    if self.labels is not None and pictures.labels is not None: cond['label'] = pictures.labels[pick].to(self.device)
+    if 'classes' in self.config and pictures.labels is not None: cond['label'] = pictures.labels[pick].to(self.device)
     eps = torch.from_numpy(np.random.default_rng(0).standard_normal(tuple(x0.shape), np.float32)).to(self.device)
     sigmas = NOISES[self.settings.noise]((torch.arange(levels, device=self.device) + .5)/levels, self.sigmas, **self.settings.noise_options)
     denoise = Denoiser(self.ema, self.settings.prediction, self.config['sigma_data'])
@@ -469,7 +505,7 @@ def _bar(done, show):
     "A progress bar over thousandths of the budget, of which the share `done` is used up."
     return tqdm(total=1000, initial=int(1000*done), bar_format='{l_bar}{bar}| {elapsed}<{remaining} {postfix}', mininterval=.5, disable=not show)
 
-# %% ../nbs/04_training.ipynb #aeb512c7
+# %% ../nbs/04_training.ipynb #69606e1f
 BAD_STEPS = 20   # so many steps in a row without a finite gradient, and the run gives up
 
 @patch
@@ -491,9 +527,10 @@ def _tell(self:Run, folder, bar):
 @patch
 def keep(self:Run, folder:Path):
     "Save the state, the probes, a preview and the loss curve (the main process does, the others wait)."
+    places = gather_object([self.place])
     if self.team.is_main_process:
         self.examine(folder)
-        self.store(folder)
+        self.store(folder, places)
         model = Model(copy.deepcopy(self.ema), self.config, str(self.device))
         write_whole(folder/f'previews/{self.step:08}.png', lambda p: save_image(model.sample(16), p, nrow=8, normalize=True, value_range=(-1, 1), pad_value=1., format='png'))
         if fig := plot_losses(folder): write_whole(folder/'loss.png', lambda p: fig.savefig(p, format='png', dpi=100))
