@@ -43,10 +43,10 @@ def full_spec(net):
     from flowerdiff.attention_unet import AttentionUNet
     return {k: p.default for k, p in inspect.signature(AttentionUNet).parameters.items()} | net
 
-# %% ../nbs/10_bench.ipynb #6f0ba4d1
+# %% ../nbs/10_bench.ipynb #fa34b60a
 def diffusers_unet(
     case:Case, # with the architecture
-): # a  on the CPU, random weights
+): # a `UNet2DModel` on the CPU, random weights
     "diffusers' `UNet2DModel` with the widths, depth and attention of our `AttentionUNet`; takes folded pictures."
     from diffusers import UNet2DModel, logging; logging.set_verbosity_error()   # it warns of `.to(dtype)`, with an empty list of reasons
     s = case.spec
@@ -275,7 +275,7 @@ def measure(
         out['values'][job] = {str(k): v for k, v in values.items()}
     return out
 
-# %% ../nbs/10_bench.ipynb #8e0b26df
+# %% ../nbs/10_bench.ipynb #c5acd038
 def report(
     found:dict, # from `measure`
 )->str: # several lines
@@ -284,11 +284,15 @@ def report(
     lines = [', '.join(f'{k} {v}' for k, v in found['machine'].items()), f"batches of {case['batch']}, {case['size']} px", '']
     lines += [f"{who}: {c['mparams']:.2f} M parameters, {c['gflop']:.2f} GFLOP/picture" for who, c in found['networks'].items()]
     if found['rows']: lines += ['', _table(found['rows'])]
-    if s: lines += ['', f"{s['pictures']} pictures, {s['nfe']:g} evaluations each, in a new process: import and load {s['load']:.1f} s",
-                    *(f"    {k}: first preview after {s[f'{k}_preview']:.2f} s, all after {s[k]:.2f} s" for k in ('cold', 'warm'))]
+    if s: lines += ['', *_told_start(s)]
     return '\n'.join(lines + [f'{p} is not installed, so nothing is compared with it: pip install {p}' for p in found['missing']])
 
-# %% ../nbs/10_bench.ipynb #cbe69b6d
+# %% ../nbs/10_bench.ipynb #72f83d06
+def _told_start(s):
+    return [f"{s['pictures']} pictures, {s['nfe']:g} evaluations each, in a new process: import and load {s['load']:.1f} s",
+            *(f"    {k}: first preview after {s[f'{k}_preview']:.2f} s, all after {s[k]:.2f} s" for k in ('cold', 'warm'))]
+
+# %% ../nbs/10_bench.ipynb #5dd5fc68
 @call_parse
 @one_line_errors
 def bench(
@@ -310,7 +314,8 @@ def bench(
     if path and path.is_dir(): raise FlowerDiffError(f"'{json}' is a folder: give a file name, such as {path/'bench.json'}")
     if path: can_write(path.parent)
     m = load(model, device)
-    if m.config['model'] != 'attention': raise FlowerDiffError(f"'{model}' has no attention U-Net, the kind that can be compared: use attention, or a model trained as such")
+    if chosen == ['start']: return print('\n'.join(_told_start(_fresh('_start', model, str(m.device)))))
+    if m.config['model'] != 'attention': raise FlowerDiffError(f"'{model}' has no attention U-Net, the kind that can be compared: use attention, or a model trained as such; or --jobs start, which compares with nobody")
     case = Case(full_spec(m.config['net']), m.size, batch or (16 if m.device.type == 'cpu' else 128), str(m.device))
     if not (case.device.startswith('cuda') or case.device == 'cpu' and _STATUS.exists()):
         print('peak memory is measured on Linux and on CUDA only: left out', file=sys.stderr); chosen = [j for j in chosen if 'memory' not in j]

@@ -156,7 +156,7 @@ def show_images(
     fig.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=0, hspace=0)
     plt.show()
 
-# %% ../nbs/00_data.ipynb #57d47b51
+# %% ../nbs/00_data.ipynb #69318ecb
 def save_film(
     images:torch.Tensor, # (N, 3, H, W): uint8, or float in [-1, 1]
     path:str, # file to write: .gif, .webp or .mp4
@@ -166,6 +166,8 @@ def save_film(
     "Write pictures as a film that starts again at its end."
     kind = kind or Path(path).suffix.lower().lstrip('.')
     if not 0 < fps <= 100: raise FlowerDiffError(f"fps is {fps}: use a number from 1 to 100")
+    if images.ndim != 4 or not len(images): raise FlowerDiffError(f"pictures of shape {tuple(images.shape)}: a film needs (N, 3, H, W), and at least one")
+    if not Path(path).parent.is_dir(): raise FlowerDiffError(f"there is no folder '{Path(path).parent}': make it first, or give another")
     frames = (images if images.dtype == torch.uint8 else to_uint8(images)).permute(0, 2, 3, 1).cpu().numpy()
     if kind == 'mp4': return _save_mp4(frames, path, fps)
     if kind not in ('gif', 'webp'): raise FlowerDiffError(f"'{path}' is no film: end it in .gif, .webp or .mp4")

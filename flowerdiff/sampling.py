@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['ALWAYS', 'SAMPLERS', 'PRESET', 'PictureNoise', 'normal_like', 'Step', 'Walk', 'ddpm', 'ddim', 'euler',
            'euler_ancestral', 'heun', 'dpmpp_2m', 'dpmpp_2m_sde', 'dpmpp_3m', 'unipc', 'ipndm', 'lcm', 'Trajectory',
-           'guided', 'autoguided', 'clipped', 'in_chunks', 'inpainted', 'repaint', 'ddim_inversion', 'Sampler', 'Model',
-           'class_number', 'pick_labels', 'slerp']
+           'guided', 'autoguided', 'clipped', 'in_chunks', 'inpainted', 'repaint', 'ddim_inversion', 'Sampler',
+           'check_preset', 'Model', 'class_number', 'pick_labels', 'slerp']
 
-# %% ../nbs/05_sampling.ipynb #1a4ced30
+# %% ../nbs/05_sampling.ipynb #de3c81c0
 import difflib, inspect, math
 from functools import partial
+from numbers import Integral, Real
 from typing import NamedTuple
 
 # %% ../nbs/05_sampling.ipynb #4b9a6bd2
@@ -19,22 +20,23 @@ from fastcore.basics import patch
 from .data import FlowerDiffError, check_whole, pick_device
 from .schedule import SPACINGS, Denoiser, check_combination, check_sigmas, schedule_sigmas, signal_rate
 
-# %% ../nbs/05_sampling.ipynb #0b6d9509
+# %% ../nbs/05_sampling.ipynb #dd96242e
 class PictureNoise:
     "Standard normal noise for pictures start .. start+n-1 of a seed; each has its own stream."
     def __init__(self,
         seed:int, # not negative
         n:int, # how many pictures
         start:int=0, # number of the first
+        same:bool=False, # all get the noise of the first
     ):
-        self.streams = [np.random.default_rng((seed, i)) for i in range(start, start + n)]
+        self.n, self.streams = n, [np.random.default_rng((seed, i)) for i in range(start, start + (1 if same else n))]
 
     def like(self,
         x:torch.Tensor, # (n, ...)
     )->torch.Tensor: # the next noise, with shape, dtype and device of `x`
         "Draw from every picture's stream."
         draws = [s.standard_normal(x.shape[1:], dtype=np.float32) for s in self.streams]
-        return torch.from_numpy(np.stack(draws)).to(x)
+        return torch.from_numpy(np.stack(draws)).to(x).expand(self.n, *x.shape[1:])
 
 def normal_like(x, generator):
     "Noise like `x` from a `PictureNoise`, a `torch.Generator`, or (None) torch's own."
@@ -50,7 +52,7 @@ class Step(NamedTuple):
     x: torch.Tensor # (N, ...) the noisy pictures
     x0: torch.Tensor # (N, ...) what they are thought to become
 
-# %% ../nbs/05_sampling.ipynb #064cbffb
+# %% ../nbs/05_sampling.ipynb #4d6a8b36
 class Walk:
     "The noise levels of a sampling run, two at a time: where we are, and where we go."
     def __init__(self, denoise, sigmas, callback=None):
@@ -63,8 +65,11 @@ class Walk:
     def guess(self, x, sigma, tell=True):
         "The clean pictures as seen from `x` at `sigma`."
         x0 = self.denoise(x, sigma)
-        if not x0.sum().isfinite(): raise FlowerDiffError(f"the guess at step {self.i + 1} of {self.n} (sigma {sigma:.3g}) holds NaN or infinity: the weights are damaged, or 16 bits are too few for them (try dtype=torch.float32)")
-        if tell: self._tell(self.i, x, x0)
+        if x0.shape != x.shape: raise FlowerDiffError(f"the guess has shape {tuple(x0.shape)}, and what it was made from {tuple(x.shape)}: denoise must return one clean picture for each noisy one")
+        if not x0.isfinite().all():
+            if not x.isfinite().all(): raise FlowerDiffError(f"what goes into step {self.i + 1} of {self.n} (sigma {sigma:.3g}) holds NaN or infinity already: look at the noise, the pictures and the options of the sampler")
+            raise FlowerDiffError(f"the guess at step {self.i + 1} of {self.n} (sigma {sigma:.3g}) holds NaN or infinity: the weights are damaged, or 16 bits are too few for them (try dtype=torch.float32)")
+        if tell: self._tell(self.i, sigma, x, x0)
         return x0
 
     def order(self, most, known):
@@ -73,11 +78,11 @@ class Walk:
 
     def end(self, x):
         "Tell the result, and return it."
-        self._tell(self.n, x, x)
+        self._tell(self.n, self.sigmas[-1], x, x)
         return x
 
-    def _tell(self, i, x, x0):
-        if self.callback is not None: self.callback(Step(i, self.n, self.sigmas[i], x, x0))
+    def _tell(self, i, sigma, x, x0):
+        if self.callback is not None: self.callback(Step(i, self.n, sigma, x, x0))
 
 # %% ../nbs/05_sampling.ipynb #f4fd24eb
 def ddpm(
@@ -114,16 +119,31 @@ def ddim(
         if fresh: x = x + fresh*normal_like(x, generator)
     return walk.end(x)
 
-# %% ../nbs/05_sampling.ipynb #e9a40389
-def euler(denoise, x, sigmas, *, callback=None, generator=None):
+# %% ../nbs/05_sampling.ipynb #b8a2c27e
+def euler(
+    denoise, # denoise(x, sigma) -> x0
+    x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
+    sigmas:torch.Tensor, # falling
+    *,
+    callback=None, # called with a `Step`
+    generator=None, # accepted as by all samplers; nothing here is random
+)->torch.Tensor: # (N, ...) the pictures
     "Euler's method on the probability flow equation: DDIM by another name."
     return ddim(denoise, x, sigmas, callback=callback)
 
-def euler_ancestral(denoise, x, sigmas, *, eta=1., callback=None, generator=None):
+def euler_ancestral(
+    denoise, # denoise(x, sigma) -> x0
+    x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
+    sigmas:torch.Tensor, # falling; ends in 0
+    *,
+    eta:float=1., # share of fresh noise, as for `ddim`
+    callback=None, # called with a `Step`
+    generator=None, # `PictureNoise` or torch.Generator
+)->torch.Tensor: # (N, ...) the pictures
     "Euler's method with fresh noise, as k-diffusion and diffusers have it: DDIM with eta 1."
     return ddim(denoise, x, sigmas, eta=eta, callback=callback, generator=generator)
 
-# %% ../nbs/05_sampling.ipynb #7ac5e5df
+# %% ../nbs/05_sampling.ipynb #9ff2d067
 def heun(
     denoise, # denoise(x, sigma) -> x0
     x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
@@ -136,7 +156,7 @@ def heun(
     generator=None, # `PictureNoise` or torch.Generator; used if churn > 0
 )->torch.Tensor: # (N, ...) the pictures
     "EDM's second-order sampler (Karras et al. 2022); 2*steps - 1 evaluations."
-    if churn < 0: raise FlowerDiffError(f"churn is {churn}: use 0 or more")
+    if churn < 0 or churn_noise < 0: raise FlowerDiffError(f"churn is {churn} and churn_noise {churn_noise}: use 0 or more")
     walk = Walk(denoise, sigmas, callback)
     for s, to in walk:
         if churn and churn_range[0] <= s <= churn_range[1]:
@@ -147,8 +167,15 @@ def heun(
         x = there if not to else x + (to - s)/2*((x - x0)/s + (there - walk.guess(there, to, tell=False))/to)
     return walk.end(x)
 
-# %% ../nbs/05_sampling.ipynb #9cb7ffed
-def dpmpp_2m(denoise, x, sigmas, *, callback=None, generator=None):
+# %% ../nbs/05_sampling.ipynb #eae6144f
+def dpmpp_2m(
+    denoise, # denoise(x, sigma) -> x0
+    x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
+    sigmas:torch.Tensor, # falling
+    *,
+    callback=None, # called with a `Step`
+    generator=None, # accepted as by all samplers; nothing here is random
+)->torch.Tensor: # (N, ...) the pictures
     "Second-order multistep DPM-Solver++ (Lu et al. 2022)."
     return dpmpp_2m_sde(denoise, x, sigmas, eta=0., callback=callback)
 
@@ -278,7 +305,7 @@ def lcm(
         if to: x = x + to*normal_like(x, generator)
     return walk.end(x)
 
-# %% ../nbs/05_sampling.ipynb #a9679441
+# %% ../nbs/05_sampling.ipynb #056edd7b
 class Trajectory:
     "A callback that keeps `rows` moments of a sampling run, from noise to result."
     def __init__(self,
@@ -298,6 +325,7 @@ class Trajectory:
     @property
     def images(self):
         "All rows (rows*N, 3, H, W), one after the other; float, noise scaled to unit size."
+        if not self.states: raise FlowerDiffError("this trajectory is empty: give it to a sampler as its callback first")
         return torch.cat(self.states)
 
     @property
@@ -339,10 +367,13 @@ def autoguided(
         return good if guidance == 1 or not interval[0] <= sigma <= interval[1] else torch.lerp(weak(x, sigma), good, guidance)
     return f
 
-# %% ../nbs/05_sampling.ipynb #cd8e7b4f
+# %% ../nbs/05_sampling.ipynb #d88ca30a
 def clipped(denoise):
     "`denoise` whose guesses stay in [-1, 1]."
-    return lambda x, sigma, **cond: denoise(x, sigma, **cond).clamp(-1, 1)
+    def f(x, sigma, **cond):
+        x0 = denoise(x, sigma, **cond)
+        return x0.clamp(-1, 1).where(x0.isfinite(), math.nan)   # infinity stays an error, and does not become white
+    return f
 
 def in_chunks(denoise, size):
     "`denoise` on at most `size` pictures at a time."
@@ -381,7 +412,7 @@ def repaint(
             if to: x = x + to*math.sqrt(1 - (to/s)**2)*normal_like(x, generator)
     return walk.end(x)
 
-# %% ../nbs/05_sampling.ipynb #c9ad4086
+# %% ../nbs/05_sampling.ipynb #bce080a9
 def ddim_inversion(
     denoise, # denoise(x, sigma) -> x0
     x:torch.Tensor, # (N, ...) at the lowest of the noise levels: pictures
@@ -390,14 +421,13 @@ def ddim_inversion(
     callback=None, # called with a `Step`
 )->torch.Tensor: # (N, ...) at sigmas[0]: noise that `ddim` turns into `x`
     "DDIM from pictures up to noise."
-    up = [s for s in reversed(check_sigmas(sigmas).tolist()) if s]
-    for i, (s, to) in enumerate(zip(up, up[1:])):
-        x0 = denoise(x, s)
-        if callback is not None: callback(Step(i, len(up) - 1, s, x, x0))
-        x = torch.lerp(x0, x, to/s)
-    return x
+    walk = Walk(denoise, sigmas, callback)
+    walk.sigmas = [s for s in reversed(walk.sigmas) if s]
+    walk.n = len(walk.sigmas) - 1
+    for s, to in walk: x = torch.lerp(walk.guess(x, s), x, to/s)
+    return walk.end(x)
 
-# %% ../nbs/05_sampling.ipynb #2915ff77
+# %% ../nbs/05_sampling.ipynb #273705a1
 class Sampler(NamedTuple):
     "A sampler and what suits it."
     f: callable # the function
@@ -406,12 +436,23 @@ class Sampler(NamedTuple):
     nfe: callable = lambda steps: steps # evaluations for so many steps
 
 SAMPLERS = dict(
+    # as many steps as it takes to be worth looking at
     ddpm=Sampler(ddpm, 'trailing', 250), ddim=Sampler(ddim, 'trailing', 50), euler=Sampler(euler, 'karras', 50), euler_ancestral=Sampler(euler_ancestral, 'karras', 100),
     heun=Sampler(heun, 'karras', 25, lambda steps: 2*steps - 1), dpmpp_2m=Sampler(dpmpp_2m, 'log_snr', 10), dpmpp_3m=Sampler(dpmpp_3m, 'log_snr', 10), dpmpp_2m_sde=Sampler(dpmpp_2m_sde, 'log_snr', 50),
-    unipc=Sampler(unipc, 'log_snr', 10), ipndm=Sampler(ipndm, 'log_snr', 10), lcm=Sampler(lcm, 'karras', 4), repaint=Sampler(repaint, 'log_snr', 25, lambda steps: 4*steps - 3))
+    unipc=Sampler(unipc, 'log_snr', 10), ipndm=Sampler(ipndm, 'log_snr', 10), lcm=Sampler(lcm, 'karras', 4), repaint=Sampler(repaint, 'log_snr', 50, lambda steps: 4*steps - 3))
 PRESET = dict(sampler='dpmpp_2m', steps=10, guidance=1., interval=list(ALWAYS), rescale=0., sigma_min=.02, sigma_max=80., clip=False)
 
-# %% ../nbs/05_sampling.ipynb #fb2f3565
+# %% ../nbs/05_sampling.ipynb #251a1b27
+def check_preset(
+    preset:dict, # some of the keys of `PRESET`
+)->dict: # the same
+    "Refuse a preset that cannot be sampled with."
+    if odd := [k for k in preset if k not in PRESET]: raise FlowerDiffError(f"a preset has no '{odd[0]}': it has {', '.join(PRESET)}")
+    if preset.get('sampler', 'ddpm') not in SAMPLERS: raise FlowerDiffError(f"unknown sampler '{preset['sampler']}': use {', '.join(SAMPLERS)}")
+    check_whole('steps', preset.get('steps', 1))
+    return preset
+
+# %% ../nbs/05_sampling.ipynb #6218a363
 class Model:
     "A trained network, ready to sample."
     def __init__(self,
@@ -421,20 +462,26 @@ class Model:
         dtype:torch.dtype=None, # None: what suits the device
         compile:bool=False, # with torch.compile: takes a minute at the first call of each batch size, then runs faster
     ):
-        check_combination(config['prediction'], zero_snr=config.get('zero_snr', False))
+        if lacking := [k for k in ('size', 'prediction', 'schedule') if k not in config]: raise FlowerDiffError(f"the config has no {lacking[0]}: it says {', '.join(config)}")
+        zero_snr, shift, classes = config.get('zero_snr', False), config.get('shift', 1.), config.get('classes') or []
+        check_combination(config['prediction'], zero_snr=zero_snr)
+        counts = config.get('class_counts') or [1]*len(classes)
+        if classes and (len(classes), len(counts)) != (getattr(net, 'n_classes', 0),)*2 or min(counts, default=0) < 0 or sum(counts) <= 0 < len(classes): raise FlowerDiffError(f"the network knows {getattr(net, 'n_classes', 0)} classes, and the config has {len(classes)} names and counts {str(counts)[:40]}: each class needs a name and how often it occurs")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point): raise FlowerDiffError(f"dtype is {dtype!r}: use torch.float32, torch.bfloat16 or torch.float16")
         where = pick_device(device)
         self.device, self.dtype = where.device, dtype or where.dtype
         self.net = net.eval().requires_grad_(False).to(self.device, self.dtype, memory_format=torch.channels_last)
         self.denoise = Denoiser(torch.compile(self.net) if compile else self.net, config['prediction'], config.get('sigma_data', .5))
-        self.schedule = schedule_sigmas(config['schedule'], shift=config.get('shift', 1.), zero_snr=config.get('zero_snr', False))
-        self.config, self.size, self.classes = config, config['size'], config.get('classes') or []
-        self.preset, self.nfe = PRESET | config.get('preset', {}), None
+        self.schedule = schedule_sigmas(config['schedule'], shift=shift, zero_snr=zero_snr)
+        self.config, self.size, self.classes = config, config['size'], classes
+        follows = dict(sigma_min=shift*PRESET['sigma_min'], sigma_max=self.schedule[-1].item() if zero_snr else shift*PRESET['sigma_max'])   # where it was trained
+        self.preset, self.nfe = PRESET | follows | check_preset(config.get('preset', {})), None
 
     def __repr__(self):
         kinds = f'{len(self.classes)} classes' if self.classes else 'unconditional'
         return f"Model({self.config.get('model', '')} {self.size} px, {kinds}, {self.config['prediction']} prediction, on {self.device})"
 
-# %% ../nbs/05_sampling.ipynb #d124218f
+# %% ../nbs/05_sampling.ipynb #4bdc25a4
 def class_number(names, c):
     "The number of class `c` (a name in any case, or a number)."
     low = [n.lower() for n in names]
@@ -452,21 +499,33 @@ def pick_labels(names, counts, classes, n, seed, start):
     if classes is None:
         p = np.asarray(counts or [1]*len(names), float)
         return torch.tensor([np.random.default_rng((seed, i, 1)).choice(len(names), p=p/p.sum()) for i in range(start, start + n)])
-    classes = [classes] if isinstance(classes, str) or hasattr(classes, '__index__') and not getattr(classes, 'shape', ()) else list(classes)
+    classes = list(classes) if hasattr(classes, '__iter__') and not isinstance(classes, str) and getattr(classes, 'shape', True) else [classes]
     if not classes: raise FlowerDiffError("classes is empty: give at least one, or leave it out")
-    numbers = [class_number(names, c) for c in classes]
+    numbers = [len(names) if isinstance(c, str) and c == 'any' else class_number(names, c) for c in classes]
     return torch.tensor([numbers[i % len(numbers)] for i in range(start, start + n)])
 
-# %% ../nbs/05_sampling.ipynb #69fb7ad9
+# %% ../nbs/05_sampling.ipynb #b786f623
 @patch
-def sigmas(self:Model, sampler, steps, spacing=None, sigma_max=None):
-    "The noise levels (steps+1,) that `sampler` visits with this model."
-    if spacing is not None and not isinstance(spacing, str): return check_sigmas(spacing)
-    spacing, lo, hi = spacing or SAMPLERS[sampler].spacing, *self.schedule[[0, -1]].tolist()
+def sigmas(self:Model,
+    sampler:str, # a key of `SAMPLERS`
+    steps:int=None, # None: the preset's, for another sampler what suits it
+    spacing=None, # a key of `SPACINGS`, or a falling list of sigmas; None: what suits the sampler
+    sigma_max:float=None, # where to begin; None: the preset's
+)->torch.Tensor: # (steps+1,) float64, falling
+    "The noise levels that `sampler` visits with this model."
+    lo, hi = self.schedule[[0, -1]].tolist()
+    within = lambda s: lo < s <= hi*(1 + 1e-6)
+    if sigma_max is not None and not (isinstance(sigma_max, Real) and within(sigma_max)): raise FlowerDiffError(f"sigma is {sigma_max!r}: this model knows noise levels from {lo:.3g} to {hi:.5g}")
+    if spacing is not None and not isinstance(spacing, str):
+        if steps is not None or sigma_max is not None: raise FlowerDiffError("a list of sigmas says where to begin and how many steps there are: leave out steps and sigma_max")
+        if not within((given := check_sigmas(spacing))[0]): raise FlowerDiffError(f"the sigmas begin at {given[0]:g}: this model knows noise levels from {lo:.3g} to {hi:.5g}")
+        return given
+    spacing, auto = spacing or SAMPLERS[sampler].spacing, steps is None
     if spacing not in SPACINGS: raise FlowerDiffError(f"unknown spacing '{spacing}': use {', '.join(SPACINGS)}, or a list of sigmas")
-    if sigma_max is not None and not lo < sigma_max <= hi: raise FlowerDiffError(f"sigma is {sigma_max}: this model knows noise levels from {lo:.3g} to {hi:.5g}")
-    if spacing in ('linear', 'trailing'): return SPACINGS[spacing](steps, self.schedule[self.schedule <= (sigma_max or hi)])
-    return SPACINGS[spacing](steps, max(lo, min(self.preset['sigma_min'], (sigma_max or hi)/2)), sigma_max or min(hi, self.preset['sigma_max']))
+    if auto: steps = self.preset['steps'] if sampler == self.preset['sampler'] else SAMPLERS[sampler].steps
+    if spacing not in ('linear', 'trailing'): return SPACINGS[spacing](steps, max(lo, min(self.preset['sigma_min'], (sigma_max or hi)/2)), sigma_max or min(hi, self.preset['sigma_max']))
+    part = self.schedule[self.schedule <= (sigma_max or hi)]
+    return SPACINGS[spacing](min(steps, len(part)) if auto else steps, part)
 
 @patch
 def chunked(self:Model, tally):
@@ -483,68 +542,90 @@ def conditioned(self:Model, label, guidance=1., interval=ALWAYS, rescale=0., gui
     else: g = partial(f, **given)
     return clipped(g) if self.preset['clip'] else g
 
-# %% ../nbs/05_sampling.ipynb #d2987a4c
+# %% ../nbs/05_sampling.ipynb #2aac2efc
 @patch
 def _refuse(self:Model, sampler, guidance, interval, rescale, guide, classes, options):
     "Refuse choices that make no sense for this model."
     if sampler not in SAMPLERS: raise FlowerDiffError(f"unknown sampler '{sampler}': use {', '.join(SAMPLERS)}")
     known = [k for k, p in inspect.signature(SAMPLERS[sampler].f).parameters.items() if p.kind == p.KEYWORD_ONLY and k not in ('callback', 'generator')]
     if odd := [k for k in options if k not in known]: raise FlowerDiffError(f"{sampler} has no option '{odd[0]}': it has {', '.join(known) or 'none'}")
-    if isinstance(guidance, bool) or not isinstance(guidance, (int, float)) or not math.isfinite(guidance): raise FlowerDiffError(f"guidance is {guidance!r}: give a number; 1 is off")
-    if not isinstance(rescale, (int, float)) or not 0 <= rescale <= 1: raise FlowerDiffError(f"rescale is {rescale!r}: give a number from 0 (off) to 1")
-    if not (isinstance(interval, (tuple, list)) and len(interval) == 2 and 0 <= interval[0] < interval[1]): raise FlowerDiffError(f"interval is {interval!r}: give the lowest and the highest noise level to guide at, as in (0.3, 5)")
+    for k, v in options.items():
+        usual = inspect.signature(SAMPLERS[sampler].f).parameters[k].default
+        if not _like(v, usual): raise FlowerDiffError(f"{k} of {sampler} is {v!r}: give something like {usual!r}")
+    if not _like(guidance, 1.): raise FlowerDiffError(f"guidance is {guidance!r}: give a number; 1 is off")
+    if not _like(rescale, 1.) or not 0 <= rescale <= 1: raise FlowerDiffError(f"rescale is {rescale!r}: give a number from 0 (off) to 1")
+    if not _like(interval, ALWAYS) or interval[0] < 0: raise FlowerDiffError(f"interval is {interval!r}: give the lowest and the highest noise level to guide at, as in (0.3, 5)")
+    if guide is not None and not isinstance(guide, Model): raise FlowerDiffError(f"the guide is {guide!r}: give a Model, such as load('baseline')")
     if rescale and guide is not None: raise FlowerDiffError("rescale goes with classifier-free guidance only: leave it out with a guide")
     if guide is not None and (guide.size, guide.device) != (self.size, self.device): raise FlowerDiffError(f"the guide makes pictures of {guide.size} px on {guide.device}: use one of {self.size} px on {self.device}")
     if guide is not None and guide.classes and guide.classes != self.classes: raise FlowerDiffError("the guide knows other classes: use a model trained on the same")
     if not self.classes and (classes is not None or guidance != 1 and guide is None):
         raise FlowerDiffError("this model was trained without classes: sample it without classes and with guidance 1, or give it a guide")
 
-# %% ../nbs/05_sampling.ipynb #6eecfc11
+def _like(v, usual):
+    "Is `v` of the kind of `usual`: a truth value, a whole number, a finite number, or two rising numbers?"
+    if isinstance(usual, bool) or isinstance(v, bool): return isinstance(usual, bool) and isinstance(v, bool)
+    if isinstance(usual, tuple): return isinstance(v, (tuple, list, np.ndarray)) and len(v) == 2 and all(isinstance(e, Real) for e in v) and v[0] < v[1]
+    return isinstance(v, Integral if isinstance(usual, int) else Real) and math.isfinite(v)
+
+# %% ../nbs/05_sampling.ipynb #76dc63cb
 @patch
 @torch.inference_mode()
 def sample(self:Model,
     n:int=60, # how many pictures
     *,
-    classes=None, # name or number, or a list of them, repeated; None: as frequent as in training
+    classes=None, # name or number, 'any' for the label that leaves it open, or a list of them, repeated; None: as frequent as in training
     steps:int=None, # steps of the sampler; None: the preset's, for another sampler what suits it
     sampler:str=None, # a key of `SAMPLERS`
     guidance:float=None, # 1: off; more: clearer and less varied, at twice the evaluations
     seed:int=0, # the same seed, the same pictures
     start:int=0, # number of the first picture: 30 from 0 and 30 from 30 are the same as 60 from 0
-    callback=None, # called with a `Step` before each step and at the end
+    callback=None, # called with a `Step` before each step and at the end; the pictures in it are to be looked at, not changed
     interval:tuple=None, # guide at these noise levels only, (lowest, highest)
-    rescale:float=None, # 0 to 1: how far guidance may not raise the contrast
+    rescale:float=None, # 0 to 1: how much of the contrast that guidance adds is taken away again
     guide=None, # a weaker `Model`: guidance by what this one does better, instead of by classes
     spacing=None, # a key of `SPACINGS`, or a falling list of sigmas; None: what suits the sampler
     noise:torch.Tensor=None, # (n, 3, size, size), standard normal, to begin with; None: that of `seed`
-    base:torch.Tensor=0., # pictures that lie under the noise at the beginning
+    base:torch.Tensor=None, # pictures in [-1, 1] that lie under the noise at the beginning
     sigma_max:float=None, # noise level to begin at
     wrap=None, # a function of `denoise`, such as inpainting
+    dice=None, # `PictureNoise` for what else is random; None: that of `seed`
     **options, # of the sampler, such as eta or order
 )->torch.Tensor: # float32 (n, 3, size, size) in [-1, 1], on the CPU
     "Make pictures. `nfe` then tells how many network evaluations each of them took."
     check_whole('n', n); check_whole('seed', seed, 0, 2**32 - 1); check_whole('start', start, 0, 2**32 - 1)
-    sampler = sampler or self.preset['sampler']
+    sampler, asked = sampler or self.preset['sampler'], [k for k, v in dict(guide=guide, interval=interval, rescale=rescale).items() if v is not None]
     guidance, interval, rescale = (self.preset[k] if v is None else v for k, v in dict(guidance=guidance, interval=interval, rescale=rescale).items())
     self._refuse(sampler, guidance, interval, rescale, guide, classes, options)
-    if steps is None: steps = self.preset['steps'] if sampler == self.preset['sampler'] else SAMPLERS[sampler].steps
+    if asked and guidance == 1: raise FlowerDiffError(f"{asked[0]} does nothing at guidance 1: give a guidance too, such as 2")
     label = pick_labels(self.classes, self.config.get('class_counts'), classes, n, seed, start).to(self.device) if self.classes else None
-    sigmas, dice, self.nfe = self.sigmas(sampler, steps, spacing, sigma_max), PictureNoise(seed, n, start), 0
+    sigmas, dice, self.nfe = self.sigmas(sampler, steps, spacing, sigma_max), dice or PictureNoise(seed, n, start), 0
+    if guidance != 1 and not any(interval[0] <= s <= interval[1] for s in sigmas[:-1]): raise FlowerDiffError(f"no step falls into the interval {tuple(interval)}: the noise levels are {', '.join(f'{s:.3g}' for s in sigmas[:-1])}")
     first = dice.like(torch.empty(n, 3, self.size, self.size))
-    x = self._pictures(base, n) + (first.to(self.device) if noise is None else self._pictures(noise, n))*sigmas[0].item()
+    x = (first.to(self.device) if noise is None else self._pictures(noise, n, 'noise'))*sigmas[0].item()
+    if base is not None: x = x + self._pictures(base, n)
     denoise = self.conditioned(label, guidance, interval, rescale, guide)
-    x = SAMPLERS[sampler].f(wrap(denoise) if wrap else denoise, x, sigmas, callback=callback, generator=dice, **options)
-    self.nfe = self.nfe/n
+    try: x = SAMPLERS[sampler].f(wrap(denoise) if wrap else denoise, x, sigmas, callback=callback, generator=dice, **options)
+    finally: self.nfe = self.nfe/n
     return x.float().clamp(-1, 1).cpu()
 
+# %% ../nbs/05_sampling.ipynb #d1eeff24
 @patch
-def _pictures(self:Model, x, n):
-    "`x` as n pictures of this model on its device; a number stays a number."
-    if not isinstance(x, torch.Tensor): return x
-    if x.shape != (n, 3, self.size, self.size) or not x.is_floating_point(): raise FlowerDiffError(f"pictures or noise of shape {tuple(x.shape)} ({x.dtype}): give floats of shape {(n, 3, self.size, self.size)}")
+def _pictures(self:Model, x, n=None, name='pictures'):
+    "`x` as n pictures (or noise) of this model on its device."
+    try: x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError): x = torch.empty(0)
+    shape = (n or 'n', 3, self.size, self.size)
+    if x.ndim != 4 or not len(x) or x.shape != (n or len(x), *shape[1:]) or not x.is_floating_point(): raise FlowerDiffError(f"{name} of shape {tuple(x.shape)} ({x.dtype}): give a tensor of floats of shape {shape}")
+    if not x.isfinite().all(): raise FlowerDiffError(f"{name} hold NaN or infinity: fill in something, also where a mask covers it")
+    if name != 'noise' and x.abs().max() > 1.001: raise FlowerDiffError(f"{name} go from {x.min():g} to {x.max():g}: give floats in [-1, 1]")
     return x.to(self.device, torch.float32)
 
-# %% ../nbs/05_sampling.ipynb #f3be92a3
+def _decided(how, by, *names):
+    "Refuse options that a method decides by itself."
+    if odd := [k for k in names if k in how]: raise FlowerDiffError(f"{by} decides on {odd[0]} by itself: leave it out")
+
+# %% ../nbs/05_sampling.ipynb #5956535b
 def slerp(
     a:torch.Tensor, # (N, ...) noise
     b:torch.Tensor, # (N, ...)
@@ -573,13 +654,15 @@ def between(self:Model,
 )->torch.Tensor: # (n, 3, size, size) in [-1, 1]
     "Picture 0 of seed `a` turning into picture 0 of seed `b`."
     check_whole('n', n, 2); check_whole('seed', a, 0, 2**32 - 1); check_whole('seed', b, 0, 2**32 - 1)
+    if a == b: raise FlowerDiffError(f"both seeds are {a}: give two different ones")
+    _decided(how, 'between', 'seed', 'noise', 'dice', 'start')
     za, zb = (self.noise(1, s).expand(n, -1, -1, -1) for s in (a, b))
     if classes is None and self.classes: classes = int(pick_labels(self.classes, self.config.get('class_counts'), None, 1, a, 0))
     turn = (2*math.pi*torch.arange(n)/n).view(-1, 1, 1, 1)
     z = turn.cos()*za + turn.sin()*zb if loop else slerp(za, zb, torch.linspace(0, 1, n))
-    return self.sample(n, classes=classes, noise=z, seed=a, **how)
+    return self.sample(n, classes=classes, noise=z, dice=PictureNoise(a, n, same=True), **how)   # one die for all, or a film would flicker
 
-# %% ../nbs/05_sampling.ipynb #d2812a6f
+# %% ../nbs/05_sampling.ipynb #704132cc
 @patch
 def vary(self:Model,
     pictures:torch.Tensor, # (n, 3, size, size) in [-1, 1]
@@ -587,38 +670,45 @@ def vary(self:Model,
     **how, # as in `sample`
 )->torch.Tensor: # (n, 3, size, size) in [-1, 1]
     "Other pictures like these (image to image)."
-    return self.sample(len(pictures), base=pictures, sigma_max=sigma, **how)
+    _decided(how, 'vary', 'n', 'base', 'sigma_max')
+    return self.sample(len(self._pictures(pictures)), base=pictures, sigma_max=sigma, **how)
 
-# %% ../nbs/05_sampling.ipynb #4dd2d5b7
+# %% ../nbs/05_sampling.ipynb #842fcc03
 @patch
 def inpaint(self:Model,
     pictures:torch.Tensor, # (n, 3, size, size) in [-1, 1]
-    mask:torch.Tensor, # (size, size) or (n, 1, size, size): 1 where they are to be made anew, 0 where they stay as they are
+    mask:torch.Tensor, # (size, size), or (n, size, size) for a mask each: 1 where they are to be made anew, 0 where they stay as they are
     *,
-    sampler:str='repaint', # any other fits its work less well to what is known
+    sampler:str='repaint', # it fits its work to what is known, for 4 evaluations a step; others take 1 and leave seams
     **how, # as in `sample`; `repeats` of RePaint
 )->torch.Tensor: # (n, 3, size, size) in [-1, 1]
     "Fill in a part of pictures; the rest stays bit for bit."
-    n, s, mask = len(pictures), self.size, torch.as_tensor(mask).float()
-    if mask.shape == (s, s): mask = mask.view(1, 1, s, s)
-    if mask.shape not in ((1, 1, s, s), (n, 1, s, s)): raise FlowerDiffError(f"the mask has shape {tuple(mask.shape)}: give {(s, s)}, or {(n, 1, s, s)} for a mask each")
+    _decided(how, 'inpaint', 'n', 'wrap')
+    known, s = self._pictures(pictures), self.size
+    try: mask = torch.as_tensor(mask).float()
+    except (TypeError, ValueError, RuntimeError): raise FlowerDiffError(f"the mask is {mask!r}: give a tensor of shape {(s, s)}") from None
+    n = len(known)
+    if mask.shape not in ((s, s), (1, s, s), (n, s, s), (1, 1, s, s), (n, 1, s, s)): raise FlowerDiffError(f"the mask has shape {tuple(mask.shape)}: give {(s, s)}, or {(n, s, s)} for a mask each")
     if not ((mask >= 0) & (mask <= 1)).all(): raise FlowerDiffError(f"the mask has values from {mask.min():g} to {mask.max():g}: give 1 where pictures are to be made anew and 0 elsewhere")
-    known = self._pictures(pictures, n)
-    return self.sample(n, sampler=sampler, wrap=lambda denoise: inpainted(denoise, known, mask.to(self.device)), **how)
+    mask = mask.view(-1, 1, s, s).to(self.device)
+    out = self.sample(n, sampler=sampler, wrap=lambda denoise: inpainted(denoise, known, mask), **how)
+    return torch.where(mask.cpu() == 0, known.cpu(), out)   # also where the sigmas do not end in 0
 
-# %% ../nbs/05_sampling.ipynb #ca5d92db
+# %% ../nbs/05_sampling.ipynb #7a9bf49b
 @patch
 @torch.inference_mode()
 def invert(self:Model,
     pictures:torch.Tensor, # (n, 3, size, size) in [-1, 1]
     steps:int=50, # more: nearer to the picture when sampled with as many
-    classes=None, # name or number, or a list of them; None: any
-)->torch.Tensor: # (n, 3, size, size) noise: `sample(n, noise=..., sampler='ddim', spacing='log_snr', steps=steps)` gives the pictures back
+    classes=None, # as for `sample`; a model with classes needs them: the same when sampling, perhaps 'any'
+)->torch.Tensor: # (n, 3, size, size) noise: `sample(n, noise=..., classes=classes, sampler='ddim', spacing='log_snr', steps=steps)` gives the pictures back
     "The noise that DDIM turns into these pictures."
     if classes is not None and not self.classes: raise FlowerDiffError("this model was trained without classes: invert without them")
-    n, sigmas, self.nfe = len(pictures), self.sigmas('ddim', steps, 'log_snr'), 0
-    label = torch.full((n,), self.net.n_classes) if self.classes else None
-    if classes is not None: label = pick_labels(self.classes, None, classes, n, 0, 0)
-    x = ddim_inversion(self.conditioned(None if label is None else label.to(self.device)), self._pictures(pictures, n), sigmas)
-    self.nfe = self.nfe/n
+    if classes is None and self.classes: raise FlowerDiffError("classes is None: say which the pictures are of, or 'any'; sampling from the noise takes the same")
+    check_whole('steps', steps, 2)
+    x = self._pictures(pictures)
+    n, sigmas, self.nfe = len(x), self.sigmas('ddim', steps, 'log_snr'), 0
+    label = pick_labels(self.classes, None, classes, n, 0, 0).to(self.device) if self.classes else None
+    try: x = ddim_inversion(self.conditioned(label), x, sigmas)
+    finally: self.nfe = self.nfe/n
     return (x/sigmas[0].item()).cpu()

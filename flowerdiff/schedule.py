@@ -9,8 +9,8 @@ __all__ = ['SCHEDULES', 'SCALINGS', 'WEIGHTS', 'NOISES', 'SPACINGS', 'linear_bet
            'log_normal', 'cosine_interpolated', 'draw_sigmas', 'check_combination', 'ideal_denoiser', 'linear_sigmas',
            'trailing_sigmas', 'karras_sigmas', 'log_snr_sigmas', 'check_sigmas']
 
-# %% ../nbs/01_schedule.ipynb #7a79b3fd
-import math
+# %% ../nbs/01_schedule.ipynb #73a9d249
+import inspect, math
 
 # %% ../nbs/01_schedule.ipynb #df33be47
 import torch
@@ -67,7 +67,7 @@ def sigmoid_betas(
 # %% ../nbs/01_schedule.ipynb #c0db3347
 SCHEDULES = dict(linear=linear_betas, scaled_linear=scaled_linear_betas, cosine=cosine_betas, sigmoid=sigmoid_betas)
 
-# %% ../nbs/01_schedule.ipynb #384dab7d
+# %% ../nbs/01_schedule.ipynb #6e1e4fd5
 def schedule_sigmas(
     name:str, # 'linear', 'scaled_linear', 'cosine' or 'sigmoid'
     T:int=1000, # number of steps
@@ -77,16 +77,18 @@ def schedule_sigmas(
     "The sigmas that a beta schedule walks through."
     if name not in SCHEDULES: raise FlowerDiffError(f"unknown schedule '{name}': use {', '.join(SCHEDULES)}")
     if not 0 < shift < math.inf: raise FlowerDiffError(f"shift is {shift}: use a factor above 0, such as size/64")
+    check_whole('T', T, 2, 10_000)
     a = alpha_bar(SCHEDULES[name](T))
+    a = a/(a + shift**2*(1 - a))   # all sigmas times `shift`
     if zero_snr: a = zero_terminal(a)
-    return shift*((1 - a)/a).sqrt()
+    return ((1 - a)/a).sqrt()
 
 def zero_terminal(
     alpha_bar:torch.Tensor, # (T,) falling
-)->torch.Tensor: # (T,) the first as it was, the last 2^-24
-    "alpha_bar rescaled so that nothing of the picture is left at the end."
-    a = alpha_bar.sqrt()
-    return ((a - a[-1])*a[0]/(a[0] - a[-1])).pow(2).clamp(min=2**-24)
+)->torch.Tensor: # (T,) falling: the first as it was, the last 2^-24
+    "alpha_bar stretched so that nothing of the picture is left at the end."
+    a, end = alpha_bar.sqrt(), 2**-12
+    return (end + (a - a[-1])*(a[0] - end)/(a[0] - a[-1])).pow(2)
 
 def signal_rate(
     sigma:torch.Tensor, # any shape, >= 0
@@ -141,11 +143,12 @@ def scalings(
     if prediction not in SCALINGS: raise FlowerDiffError(f"unknown prediction '{prediction}': use {', '.join(SCALINGS)}")
     return SCALINGS[prediction](sigma, sigma_data)
 
-# %% ../nbs/01_schedule.ipynb #0ed32ee1
+# %% ../nbs/01_schedule.ipynb #c980b004
 def measure_sigma_data(
     images:torch.Tensor, # uint8, any shape
 )->float: # standard deviation of the pictures in [-1, 1]
     "How much pixels vary: exact, from a count of the 256 values."
+    if images.dtype != torch.uint8 or not images.numel(): raise FlowerDiffError(f"images of type {images.dtype} and shape {tuple(images.shape)}: give bytes, torch.uint8")
     n = images.flatten().to(torch.int64).bincount(minlength=256).double()
     x = torch.arange(256, dtype=torch.float64)/127.5 - 1
     mean = (n*x).sum()/n.sum()
@@ -182,7 +185,7 @@ class Denoiser:
         c_skip, c_out, _ = self.scalings(sigma)
         return c_skip*x + c_out*self.answer(x, sigma, **cond)
 
-# %% ../nbs/01_schedule.ipynb #e4214b8c
+# %% ../nbs/01_schedule.ipynb #1f48d88c
 WEIGHTS = dict(
     plain=None, # 1 on the network's own answer
     uniform=lambda s, sd, gamma: torch.ones_like(s),
@@ -200,16 +203,18 @@ def loss_weight(
 )->torch.Tensor: # factor on the squared error of the network's answer
     "How much a mistake at noise level `sigma` counts."
     if kind not in WEIGHTS: raise FlowerDiffError(f"unknown loss weight '{kind}': use {', '.join(WEIGHTS)}")
+    if not gamma > 0: raise FlowerDiffError(f"gamma is {gamma}: use a number above 0, such as 5")
     if kind == 'plain': return torch.ones_like(sigma)
     return WEIGHTS[kind](sigma, sigma_data, gamma)*scalings(prediction, sigma, sigma_data)[1]**2
 
-# %% ../nbs/01_schedule.ipynb #1301bac0
+# %% ../nbs/01_schedule.ipynb #b75af6ae
 @patch
 def loss(self:Denoiser,
     x0:torch.Tensor, # (N, ...) clean
     sigma:torch.Tensor, # (N,) noise levels
     eps:torch.Tensor, # standard normal, shape of `x0`
     weight:str='plain', # a key of `WEIGHTS`
+    gamma:float=5., # where min-SNR and soft-min-SNR bend
     **cond, # handed to the network
 )->torch.Tensor: # (N,) one loss for each picture
     "Weighted squared error of the network's answer."
@@ -217,7 +222,7 @@ def loss(self:Denoiser,
     c_skip, c_out, _ = self.scalings(s)
     target = (x0 - c_skip*x)/c_out
     err = (self.answer(x, s, **cond).float() - target.float()).pow(2).flatten(1).mean(1)
-    return err*loss_weight(weight, self.prediction, sigma.float(), self.sigma_data)
+    return err*loss_weight(weight, self.prediction, sigma.float(), self.sigma_data, gamma)
 
 # %% ../nbs/01_schedule.ipynb #45afc3c9
 def uniform_steps(u, sigmas):
@@ -252,18 +257,25 @@ def draw_sigmas(
     if stratified: u = (torch.randperm(n, generator=generator, device=sigmas.device) + u)/n
     return NOISES[kind](u, sigmas, **options).float()
 
-# %% ../nbs/01_schedule.ipynb #a4f71585
+# %% ../nbs/01_schedule.ipynb #31b57c7e
 def check_combination(
     prediction:str, # a key of `SCALINGS`
     weight:str='plain', # a key of `WEIGHTS`
     noise:str='uniform', # a key of `NOISES`
     zero_snr:bool=False, # does the schedule end in pure noise?
+    shift:float=1., # factor on the schedule's sigmas
+    noise_options:dict=None, # options of the noise distribution
 ):
     "Refuse what cannot be trained."
     for name, kind, known in (('prediction', prediction, SCALINGS), ('loss weight', weight, WEIGHTS), ('noise distribution', noise, NOISES)):
         if kind not in known: raise FlowerDiffError(f"unknown {name} '{kind}': use {', '.join(known)}")
     if zero_snr and prediction == 'eps': raise FlowerDiffError("eps prediction cannot go with zero_snr: in pure noise, eps is the input itself and says nothing about x0; use v, x0 or edm")
     if zero_snr and noise != 'uniform': raise FlowerDiffError(f"noise '{noise}' cannot go with zero_snr: it never practises at the end of that schedule; use uniform")
+    if shift != 1 and noise != 'uniform': raise FlowerDiffError(f"noise '{noise}' does not follow the schedule, so shift {shift:g} would not reach it: give it options of its own (mean + {math.log(shift):.2f} for log_normal), or use uniform")
+    known = list(inspect.signature(NOISES[noise]).parameters)[2:]
+    for k, v in (noise_options or {}).items():
+        if k not in known: raise FlowerDiffError(f"noise '{noise}' has no option '{k}': it has {', '.join(known) or 'none'}")
+        if not isinstance(v, (int, float)) or not math.isfinite(v) or (k != 'mean' and v <= 0): raise FlowerDiffError(f"{k} of noise '{noise}' is {v!r}: give a number{' above 0' if k != 'mean' else ''}")
 
 # %% ../nbs/01_schedule.ipynb #525d44c5
 def ideal_denoiser(
@@ -299,7 +311,7 @@ def _points(steps, sigmas, t):
     if steps > len(sigmas): raise FlowerDiffError(f"{steps} steps, but the schedule has only {len(sigmas)}: ask for fewer")
     return sigmas.double().cpu()[t.round().long()]
 
-# %% ../nbs/01_schedule.ipynb #046af78f
+# %% ../nbs/01_schedule.ipynb #3fc47b42
 def karras_sigmas(
     steps:int, # number of steps
     sigma_min:float=.02, # last noise level before 0
@@ -308,6 +320,7 @@ def karras_sigmas(
 )->torch.Tensor: # (steps+1,) float64, falling to 0
     "Sigmas of EDM."
     _check_range(steps, sigma_min, sigma_max)
+    if not 0 < rho < math.inf: raise FlowerDiffError(f"rho is {rho}: use a number above 0, such as 7")
     return _to_zero(torch.linspace(sigma_max**(1/rho), sigma_min**(1/rho), steps, dtype=torch.float64)**rho)
 
 def log_snr_sigmas(

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-# %% ../nbs/04_training.ipynb #0619d975
+# %% ../nbs/04_training.ipynb #5b365e4f
 import numpy as np, torch, torch.nn.functional as F, torchvision
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -25,7 +25,7 @@ from torchvision.utils import save_image
 from tqdm.auto import tqdm
 from .data import FlowerDiffError, Pictures, Stream, _first_line, check_whole, flip_half, pick_device, to_float, user_path
 from .pretrained import build, can_write, make_folder, save, write_whole
-from .sampling import Model
+from .sampling import Model, check_preset
 from .schedule import NOISES, Denoiser, check_combination, draw_sigmas, loss_weight, measure_sigma_data, schedule_sigmas
 
 # %% ../nbs/04_training.ipynb #75ed565e
@@ -33,7 +33,7 @@ RECIPES = dict(
     baseline=dict(lr=2e-3, prediction='eps', schedule='linear', preset=dict(clip=True, sigma_max=20.)),
     attention=dict(lr=5e-4, prediction='v', schedule='cosine', augment=.12, net=dict(dropout=.1)))
 
-# %% ../nbs/04_training.ipynb #adef378d
+# %% ../nbs/04_training.ipynb #548d9d75
 @dataclass
 class Settings:
     "What decides the result of a run, besides the pictures. What is None comes from the model's recipe."
@@ -51,6 +51,7 @@ class Settings:
     shift: float = 1. # factor on the schedule's sigmas; size/64 for large pictures
     zero_snr: bool = False # schedule rescaled to end in pure noise
     weight: str = 'min_snr' # a key of `WEIGHTS`
+    gamma: float = 5. # where min-SNR and soft-min-SNR bend
     noise: str = 'uniform' # a key of `NOISES`
     noise_options: dict = None # mean and std of log_normal, for instance
     augment: float = None # probability of each geometric augmentation; only the attention model can be told of them
@@ -60,7 +61,7 @@ class Settings:
     seed: int = 0 # fixes initial weights, order, noise, augmentation, dropout
     def __post_init__(self): self.settle()
 
-# %% ../nbs/04_training.ipynb #cac3bb1f
+# %% ../nbs/04_training.ipynb #1982f5a4
 @patch
 def settle(self:Settings):
     "Fill in the recipe, and refuse what is impossible."
@@ -74,7 +75,9 @@ def settle(self:Settings):
         if not isinstance(value, (int, float)) or not (0 < value < 1 or lo and value == 0): raise FlowerDiffError(f"{name} is {value!r}: use a number between 0 and 1, such as {usual}")
     if self.augment and self.model != 'attention': raise FlowerDiffError(f"augment is {self.augment}, but the {self.model} model cannot be told how its pictures were changed, and would learn to make such pictures: use 0")
     if not all(isinstance(t, float) and 0 < t < .29 for t in self.tracks): raise FlowerDiffError(f"tracks is {self.tracks}: use relative lengths between 0 and .28, such as [.05, .1]")
-    check_combination(self.prediction, self.weight, self.noise, self.zero_snr)
+    check_combination(self.prediction, self.weight, self.noise, self.zero_snr, self.shift, self.noise_options)
+    loss_weight(self.weight, self.prediction, torch.ones(1), gamma=self.gamma)
+    check_preset(self.preset)
     self.sigmas()   # refuses a schedule or shift it does not know
 
 @patch
@@ -209,7 +212,7 @@ def lr_factor(
     fall = max(0., (done - 1 + tail)/tail) if tail else 0.
     return min(1., (step + 1)/warmup)*(.5 + .5*math.cos(math.pi*min(1., fall)))
 
-# %% ../nbs/04_training.ipynb #75e4ada7
+# %% ../nbs/04_training.ipynb #90eeb822
 LEVELS = 12   # bins of noise levels for the loss curves
 
 class Run:
@@ -221,6 +224,7 @@ class Run:
         if tracker: self.team.init_trackers('flowerdiff', {k: v for k, v in asdict(s).items() if isinstance(v, (int, float, str))})
         self.device, self.dtype = (self.team.device if where.device.type != 'cpu' and self.team.num_processes > 1 else where.device), where.dtype
         self.config, self.step, self.seconds = make_config(s, pictures), 0, 0.
+        self.noise = (dict(size=s.size, sigma_data=self.config['sigma_data']) if s.noise == 'cosine' else {}) | s.noise_options
         torch.manual_seed(s.seed)
         self.net = build(self.config).to(self.device, memory_format=torch.channels_last).train()
         copied = lambda: copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -275,7 +279,7 @@ def _batches(self:Run):
 @patch(as_prop=True)
 def mine(self:Run): return slice(self.team.process_index, None, self.team.num_processes)
 
-# %% ../nbs/04_training.ipynb #2ef1bd11
+# %% ../nbs/04_training.ipynb #0b71dfd7
 @patch
 def draw(self:Run):
     "Pictures in [-1, 1], noise levels, noise, and keyword arguments for the network: this process's share of the next step."
@@ -288,10 +292,10 @@ def draw(self:Run):
         maps, changes = random_changes(n, s.augment, d)
         x0, cond['augment'] = augmented(x0, maps[mine]), changes[mine]
     if 'classes' in self.config: cond['label'] = labels.to(d).masked_fill((torch.rand(n, device=d) < s.drop_label)[mine], self.net.n_classes)
-    sigma, eps = draw_sigmas(s.noise, n, self.sigmas, **s.noise_options), torch.randn(n, *x0.shape[1:], device=d)
+    sigma, eps = draw_sigmas(s.noise, n, self.sigmas, **self.noise), torch.randn(n, *x0.shape[1:], device=d)
     return x0.contiguous(memory_format=torch.channels_last), sigma[mine], eps[mine], cond
 
-# %% ../nbs/04_training.ipynb #6f05388e
+# %% ../nbs/04_training.ipynb #24864bdb
 @patch
 def advance(self:Run):
     "One step."
@@ -302,7 +306,7 @@ def advance(self:Run):
         part = slice(i, None, s.accumulate)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             err = self.denoise.loss(x0[part], sigma[part], eps[part], **{k: v[part] for k, v in cond.items()})
-        loss = (err*loss_weight(s.weight, s.prediction, sigma[part], self.config['sigma_data'])).sum()/len(x0)
+        loss = (err*loss_weight(s.weight, s.prediction, sigma[part], self.config['sigma_data'], s.gamma)).sum()/len(x0)
         with contextlib.nullcontext() if i == s.accumulate - 1 else self.team.no_sync(self.denoise.net): loss.backward()   # gradients are averaged once
         self._note(sigma[part], err.detach(), loss.detach())
     norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
@@ -424,7 +428,7 @@ def posthoc(
             if k.startswith(f'track{i}.'): out[k.split('.', 1)[1]] = out.get(k.split('.', 1)[1], 0.) + x*v.float()
     return out
 
-# %% ../nbs/04_training.ipynb #f8b8e334
+# %% ../nbs/04_training.ipynb #f7214946
 @patch
 @torch.no_grad()
 def probe(self:Run, pictures, most=24, levels=6):
@@ -434,11 +438,11 @@ def probe(self:Run, pictures, most=24, levels=6):
     x0, cond = to_float(pictures.images[pick]).to(self.device), {}
     if 'classes' in self.config and pictures.labels is not None: cond['label'] = pictures.labels[pick].to(self.device)
     eps = torch.from_numpy(np.random.default_rng(0).standard_normal(tuple(x0.shape), np.float32)).to(self.device)
-    sigmas = NOISES[self.settings.noise]((torch.arange(levels, device=self.device) + .5)/levels, self.sigmas, **self.settings.noise_options)
+    sigmas = NOISES[self.settings.noise]((torch.arange(levels, device=self.device) + .5)/levels, self.sigmas, **self.noise)
     denoise = Denoiser(self.ema, self.settings.prediction, self.config['sigma_data'])
     with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
         err = torch.stack([denoise.loss(x0, s.expand(n), eps, **cond).mean() for s in sigmas])
-    loss = (err*loss_weight(self.settings.weight, self.settings.prediction, sigmas, self.config['sigma_data'])).mean().item()
+    loss = (err*loss_weight(self.settings.weight, self.settings.prediction, sigmas, self.config['sigma_data'], self.settings.gamma)).mean().item()
     return dict(sigmas=sigmas.tolist(), errors=err.tolist(), loss=loss)
 
 @patch
