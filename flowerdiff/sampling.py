@@ -568,7 +568,7 @@ def _like(v, usual):
     if isinstance(usual, tuple): return isinstance(v, (tuple, list, np.ndarray)) and len(v) == 2 and all(isinstance(e, Real) for e in v) and v[0] < v[1]
     return isinstance(v, Integral if isinstance(usual, int) else Real) and math.isfinite(v)
 
-# %% ../nbs/05_sampling.ipynb #76dc63cb
+# %% ../nbs/05_sampling.ipynb #11a650b9
 @patch
 @torch.inference_mode()
 def sample(self:Model,
@@ -594,10 +594,11 @@ def sample(self:Model,
 )->torch.Tensor: # float32 (n, 3, size, size) in [-1, 1], on the CPU
     "Make pictures. `nfe` then tells how many network evaluations each of them took."
     check_whole('n', n); check_whole('seed', seed, 0, 2**32 - 1); check_whole('start', start, 0, 2**32 - 1)
-    sampler, asked = sampler or self.preset['sampler'], [k for k, v in dict(guide=guide, interval=interval, rescale=rescale).items() if v is not None]
+    sampler, given = sampler or self.preset['sampler'], dict(guide=guide, interval=interval, rescale=rescale or None)
     guidance, interval, rescale = (self.preset[k] if v is None else v for k, v in dict(guidance=guidance, interval=interval, rescale=rescale).items())
     self._refuse(sampler, guidance, interval, rescale, guide, classes, options)
-    if asked and guidance == 1: raise FlowerDiffError(f"{asked[0]} does nothing at guidance 1: give a guidance too, such as 2")
+    if guidance == 1 and (idle := [k for k, v in given.items() if v is not None and not (k == 'interval' and tuple(v) == ALWAYS)]):
+        raise FlowerDiffError(f"{idle[0]} does nothing at guidance 1: give a guidance too, such as 2")
     label = pick_labels(self.classes, self.config.get('class_counts'), classes, n, seed, start).to(self.device) if self.classes else None
     sigmas, dice, self.nfe = self.sigmas(sampler, steps, spacing, sigma_max), dice or PictureNoise(seed, n, start), 0
     if guidance != 1 and not any(interval[0] <= s <= interval[1] for s in sigmas[:-1]): raise FlowerDiffError(f"no step falls into the interval {tuple(interval)}: the noise levels are {', '.join(f'{s:.3g}' for s in sigmas[:-1])}")
