@@ -212,37 +212,59 @@ def lr_factor(
     fall = max(0., (done - 1 + tail)/tail) if tail else 0.
     return min(1., (step + 1)/warmup)*(.5 + .5*math.cos(math.pi*min(1., fall)))
 
-# %% ../nbs/04_training.ipynb #90eeb822
+# %% ../nbs/04_training.ipynb #01cb30a2
 LEVELS = 12   # bins of noise levels for the loss curves
 
 class Run:
     "The state of a training run and how to advance it by a step."
-    def __init__(self, settings, pictures, device=None, budget=None, held_out=None, compile=None, tracker=None, folder=None):
+    def __init__(self, settings, pictures, device=None, budget=None, held_out=None, compile=None, tracker=None, folder=None, shard=False):
         s, where = settings, pick_device(device)
         self.settings, self.pictures, self.held_out, self.budget, self.best = settings, pictures, held_out, budget or Budget(), None
         self.team = Accelerator(cpu=where.device.type == 'cpu', log_with=tracker, project_dir=folder)
         if tracker: self.team.init_trackers('flowerdiff', {k: v for k, v in asdict(s).items() if isinstance(v, (int, float, str))})
         self.device, self.dtype = (self.team.device if where.device.type != 'cpu' and self.team.num_processes > 1 else where.device), where.dtype
-        self.config, self.step, self.seconds = make_config(s, pictures), 0, 0.
+        self.config, self.step, self.seconds, self.live = make_config(s, pictures), 0, 0., None
         self.noise = (dict(size=s.size, sigma_data=self.config['sigma_data']) if s.noise == 'cosine' else {}) | s.noise_options
         torch.manual_seed(s.seed)
         self.net = build(self.config).to(self.device, memory_format=torch.channels_last).train()
-        copied = lambda: copy.deepcopy(self.net).eval().requires_grad_(False)
+        with torch.no_grad(): self.net(to_float(pictures.images[:1].to(self.device)), s.sigmas()[:1].float().to(self.device))   # refuses a size the network cannot halve, before any work is done
+        if shard and self.team.num_processes == 1: raise FlowerDiffError("shard divides the network among processes, and there is only one: start several with torchrun, or leave it out")
+        copied, self.shard = lambda: copy.deepcopy(self.net).eval().requires_grad_(False), shard
         self.ema, self.tracks = copied(), {l: copied() for l in s.tracks}
+        for net in [self.net, self.ema, *self.tracks.values()] if shard else []: _divide(net, self.device, self.team.num_processes)
+        self.shown = self.ema
         self.opt = torch.optim.AdamW(self.net.parameters(), s.lr, betas=(.9, .99), weight_decay=0., fused=True)
         self.sigmas = s.sigmas().float().to(self.device)
         self.batch, self.feed, self.place = min(s.batch_size, len(pictures)), None, None
         self.per_epoch = len(pictures)//self.batch
         if self.batch % (self.team.num_processes*s.accumulate): raise FlowerDiffError(f"batch_size {self.batch} cannot be shared equally by {self.team.num_processes} process(es) with accumulate {s.accumulate}: use a multiple of {self.team.num_processes*s.accumulate}")
-        with torch.no_grad(): self.net(to_float(pictures.images[:1].to(self.device)), self.sigmas[:1])   # refuses a size the network cannot halve, before any work is done
         self.denoise = Denoiser(self._wrapped(self.device.type == 'cuda' if compile is None else compile), s.prediction, self.config['sigma_data'])
         self.edges = torch.linspace(*self.sigmas[[0, -1]].log().tolist(), LEVELS + 1, device=self.device)[1:-1]
         self.sums, self.bad = torch.zeros(2, LEVELS + 1, device=self.device), torch.zeros(2, device=self.device)   # of losses and of how many; steps skipped in a row, in all
 
     def _wrapped(self, compile):
         "The network as training calls it: shared over processes, compiled."
-        net = self.team.prepare(self.net) if self.team.num_processes > 1 else self.net
+        net = self.team.prepare(self.net) if self.team.num_processes > 1 and not self.shard else self.net
         return torch.compile(net) if compile else net
+
+# %% ../nbs/04_training.ipynb #bbfe337d
+def _divide(net, device, n):
+    "Divide the weights of `net` among `n` processes, block by block."
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    net.to(memory_format=torch.contiguous_format)   # it takes no other
+    mesh, lists = init_device_mesh(device.type, (n,)), torch.nn.ModuleList
+    blocks = [b for m in net.modules() if isinstance(m, lists) for b in m if not isinstance(b, lists) and any(True for _ in b.parameters())]
+    for b in [*dict.fromkeys(reversed(blocks)), net]: fully_shard(b, mesh=mesh)   # inner ones first
+
+def _whole(x): return x.full_tensor() if hasattr(x, 'full_tensor') else x
+
+def _divided(x, like):
+    "`x` in parts if `like` is."
+    from torch.distributed.tensor import distribute_tensor
+    return distribute_tensor(x.to(like.device), like.device_mesh, like.placements) if hasattr(like, 'full_tensor') else x
+
+def _load(net, state): own = net.state_dict(); net.load_state_dict({k: _divided(v, own[k]) for k, v in state.items()})
 
 # %% ../nbs/04_training.ipynb #c83b6753
 def _in_order(pictures, batch, seed, step, mine, device):
@@ -295,7 +317,7 @@ def draw(self:Run):
     sigma, eps = draw_sigmas(s.noise, n, self.sigmas, **self.noise), torch.randn(n, *x0.shape[1:], device=d)
     return x0.contiguous(memory_format=torch.channels_last), sigma[mine], eps[mine], cond
 
-# %% ../nbs/04_training.ipynb #24864bdb
+# %% ../nbs/04_training.ipynb #cae642b9
 @patch
 def advance(self:Run):
     "One step."
@@ -307,9 +329,11 @@ def advance(self:Run):
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             err = self.denoise.loss(x0[part], sigma[part], eps[part], **{k: v[part] for k, v in cond.items()})
         loss = (err*loss_weight(s.weight, s.prediction, sigma[part], self.config['sigma_data'], s.gamma)).sum()/len(x0)
-        with contextlib.nullcontext() if i == s.accumulate - 1 else self.team.no_sync(self.denoise.net): loss.backward()   # gradients are averaged once
+        last = i == s.accumulate - 1
+        if self.shard: self.net.set_requires_gradient_sync(last)
+        with contextlib.nullcontext() if last or self.shard else self.team.no_sync(self.denoise.net): loss.backward()   # gradients are averaged once
         self._note(sigma[part], err.detach(), loss.detach())
-    norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
+    norm = _whole(torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.))
     wrong = self.opt.found_inf = (~norm.isfinite()).float()
     self.bad = torch.stack([(self.bad[0] + 1)*wrong, self.bad[1] + wrong])
     for g in self.opt.param_groups: g['lr'] = s.lr*lr_factor(self.step, self.budget.done(self), s.warmup, s.tail)
@@ -333,7 +357,7 @@ def read_losses(self:Run):
     mean = [t/c if c else None for t, c in zip(total, counts)]
     return mean[LEVELS], mean[:LEVELS]
 
-# %% ../nbs/04_training.ipynb #c4f164a9
+# %% ../nbs/04_training.ipynb #a797a647
 def _checksum(tensors):
     "A number that changes with any byte of the tensors."
     out = 0
@@ -342,22 +366,22 @@ def _checksum(tensors):
 
 @patch
 def state(self:Run):
-    "All tensors of the run by name."
+    "All tensors of the run by name, in one piece (so all processes must ask together)."
     parts = dict(net=self.net, ema=self.ema) | {f'track{i}': net for i, net in enumerate(self.tracks.values())}
     out = {f'{p}.{k}': v for p, net in parts.items() for k, v in net.state_dict().items()} | {'bad': self.bad}
     for i, s in self.opt.state_dict()['state'].items(): out |= {f'opt.{i}.{k}': v for k, v in s.items()}
-    return {k: v.detach().cpu().contiguous() for k, v in out.items()}
+    return {k: _whole(v.detach()).cpu().contiguous() for k, v in out.items()}
 
 @patch
-def store(self:Run, folder:Path, places=None, keep=2):
+def store(self:Run, folder:Path, tensors=None, places=None, keep=2):
     "Write the state to go on from, with the `places` of all processes in a stream, and the model as it is now; the last `keep` states stay."
-    tensors = self.state()
+    if tensors is None: tensors = self.state()
     meta = dict(places=places or [self.place], step=self.step, seconds=self.seconds, budget=vars(self.budget), settings=asdict(self.settings), checksum=_checksum(tensors),
                 data=self.pictures.key, pictures=len(self.pictures), source=self.pictures.source, split=self.pictures.split, held_out=self.held_out and self.held_out.split, best=self.best)
     make_folder(folder)
     write_whole(folder/f'state-{self.step:08}.safetensors', lambda p: save_file(tensors, p, dict(run=json.dumps(meta))))
     for old in _states(folder)[keep:]: old.unlink()
-    save(self.ema, self.final_config(), folder)
+    save(self.shown, self.final_config(), folder)
     if self.tracks: write_whole(folder/f'snapshots/{self.step:08}.safetensors', lambda p: save_file({k: v.half() for k, v in tensors.items() if k.startswith('track')}, p, dict(lengths=json.dumps(list(self.tracks)))))
 
 def _states(folder): return sorted(Path(folder).glob('state-*.safetensors'), reverse=True)
@@ -387,7 +411,7 @@ def read_state(
         return (meta, out) if tensors else meta
     if files: raise FlowerDiffError(f"no state in {folder} is whole: start again in another folder")
 
-# %% ../nbs/04_training.ipynb #29828175
+# %% ../nbs/04_training.ipynb #9a26544b
 @patch
 def restore(self:Run, folder:Path):
     "Go back to the newest whole state in `folder`."
@@ -395,13 +419,13 @@ def restore(self:Run, folder:Path):
     if meta['data'] != self.pictures.key:
         raise FlowerDiffError(f"{folder} was trained on other pictures ({meta['pictures']:,} of {meta['source']}; these are {len(self.pictures):,} of {self.pictures.source}): give the same, or another folder")
     part = lambda p: {k[len(p) + 1:]: v for k, v in tensors.items() if k.startswith(p + '.')}
-    self.net.load_state_dict(part('net')); self.ema.load_state_dict(part('ema')); self.bad.copy_(tensors['bad'])
-    for i, net in enumerate(self.tracks.values()): net.load_state_dict(part(f'track{i}'))
+    _load(self.net, part('net')); _load(self.ema, part('ema')); self.bad.copy_(tensors['bad'])
+    for i, net in enumerate(self.tracks.values()): _load(net, part(f'track{i}'))
     params, state = list(self.net.parameters()), {}
     for k, v in part('opt').items():
         i, name = k.split('.')
         like = params[int(i)]   # a fused optimiser walks raw memory: moments must be laid out just as their weights
-        state.setdefault(int(i), {})[name] = torch.empty_like(like).copy_(v) if v.ndim else v
+        state.setdefault(int(i), {})[name] = torch.empty_like(like).copy_(_divided(v, like)) if v.ndim else v
     self.opt.load_state_dict(self.opt.state_dict() | dict(state=state))
     self.step, self.seconds, self.best, self.feed = meta['step'], meta['seconds'], meta['best'], None
     places, team = meta['places'], self.team
@@ -428,7 +452,7 @@ def posthoc(
             if k.startswith(f'track{i}.'): out[k.split('.', 1)[1]] = out.get(k.split('.', 1)[1], 0.) + x*v.float()
     return out
 
-# %% ../nbs/04_training.ipynb #f7214946
+# %% ../nbs/04_training.ipynb #190bb895
 @patch
 @torch.no_grad()
 def probe(self:Run, pictures, most=24, levels=6):
@@ -439,7 +463,7 @@ def probe(self:Run, pictures, most=24, levels=6):
     if 'classes' in self.config and pictures.labels is not None: cond['label'] = pictures.labels[pick].to(self.device)
     eps = torch.from_numpy(np.random.default_rng(0).standard_normal(tuple(x0.shape), np.float32)).to(self.device)
     sigmas = NOISES[self.settings.noise]((torch.arange(levels, device=self.device) + .5)/levels, self.sigmas, **self.noise)
-    denoise = Denoiser(self.ema, self.settings.prediction, self.config['sigma_data'])
+    denoise = Denoiser(self.shown, self.settings.prediction, self.config['sigma_data'])
     with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
         err = torch.stack([denoise.loss(x0, s.expand(n), eps, **cond).mean() for s in sigmas])
     loss = (err*loss_weight(self.settings.weight, self.settings.prediction, sigmas, self.config['sigma_data'], self.settings.gamma)).mean().item()
@@ -452,7 +476,7 @@ def examine(self:Run, folder:Path):
     with (folder/'levels.jsonl').open('a') as f: f.write(json.dumps(dict(step=self.step) | found) + '\n')
     if self.held_out and (self.best is None or found['held_out']['loss'] < self.best[1]):
         self.best = self.step, found['held_out']['loss']
-        save(self.ema, self.final_config(), folder/'best')
+        save(self.shown, self.final_config(), folder/'best')
 
 # %% ../nbs/04_training.ipynb #49b6a196
 class Stopped(KeyboardInterrupt):
@@ -474,7 +498,7 @@ class _Interrupts:
     def __exit__(self, *_):
         for s, h in self.old.items(): signal.signal(s, h)
 
-# %% ../nbs/04_training.ipynb #bf6a6600
+# %% ../nbs/04_training.ipynb #20d2a371
 EVERY = 10   # steps between two looks at the losses
 
 @patch
@@ -489,6 +513,7 @@ def fit(self:Run, folder:Path, save_minutes=2.):
     if self.team.is_main_process: print(f"{f'resuming at step {self.step}' if self.step else 'training'}: {self.settings.model} in {folder}, on {self.device}, until {self.budget}")
     if self.team.is_main_process and self.settings.batch_size > self.batch: print(f'there are only {self.batch} pictures: so many a step, not {self.settings.batch_size}')
     began, saved, self.tick = time.monotonic() - self.seconds, self.seconds, (self.step, self.seconds)
+    self.live = self.team.is_main_process and _live()
     with _Interrupts() as interrupts, _bar(self.budget.done(self), self.team.is_main_process) as bar:
         last = False
         while not last:
@@ -509,7 +534,15 @@ def _bar(done, show):
     "A progress bar over thousandths of the budget, of which the share `done` is used up."
     return tqdm(total=1000, initial=int(1000*done), bar_format='{l_bar}{bar}| {elapsed}<{remaining} {postfix}', mininterval=.5, disable=not show)
 
-# %% ../nbs/04_training.ipynb #69606e1f
+# %% ../nbs/04_training.ipynb #8f09488e
+def _live():
+    "A place below the cell where one picture replaces another; None outside of a notebook."
+    ipython = sys.modules.get('IPython')
+    if ipython is None or type(ipython.get_ipython()).__name__ != 'ZMQInteractiveShell': return None
+    from IPython.display import HTML, display
+    return display(HTML(''), display_id=True)
+
+# %% ../nbs/04_training.ipynb #a7159187
 BAD_STEPS = 20   # so many steps in a row without a finite gradient, and the run gives up
 
 @patch
@@ -531,13 +564,18 @@ def _tell(self:Run, folder, bar):
 @patch
 def keep(self:Run, folder:Path):
     "Save the state, the probes, a preview and the loss curve (the main process does, the others wait)."
-    places = gather_object([self.place])
+    places, tensors = gather_object([self.place]), self.state()
     if self.team.is_main_process:
+        if self.shard:   # the average, in one piece
+            self.shown = build(self.config).eval().requires_grad_(False).to(self.device)
+            self.shown.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith('ema.')})
         self.examine(folder)
-        self.store(folder, places)
-        model = Model(copy.deepcopy(self.ema), self.config, str(self.device))
+        self.store(folder, tensors, places)
+        model = Model(copy.deepcopy(self.shown), self.config, str(self.device))
         write_whole(folder/f'previews/{self.step:08}.png', lambda p: save_image(model.sample(16), p, nrow=8, normalize=True, value_range=(-1, 1), pad_value=1., format='png'))
-        if fig := plot_losses(folder): write_whole(folder/'loss.png', lambda p: fig.savefig(p, format='png', dpi=100))
+        if fig := plot_losses(folder):
+            write_whole(folder/'loss.png', lambda p: fig.savefig(p, format='png', dpi=100))
+            if self.live: from IPython.display import Image; self.live.update(Image(filename=folder/'loss.png'))
     self.team.wait_for_everyone()
 
 # %% ../nbs/04_training.ipynb #438b75a7
@@ -610,7 +648,7 @@ def _version(name):
     try: return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError: return None
 
-# %% ../nbs/04_training.ipynb #e4a81ace
+# %% ../nbs/04_training.ipynb #d0a68ed4
 def train(
     pictures:Pictures, # from `load_pictures`
     out:str, # folder of the run
@@ -621,18 +659,19 @@ def train(
     held_out:Pictures=None, # pictures not trained on, to watch the error on; the best model by it goes to `out/best`
     compile:bool=None, # with torch.compile; None: on CUDA only
     tracker:str=None, # 'tensorboard', 'wandb' or another that accelerate knows
+    shard:bool=False, # divide network and optimiser among the processes, where they do not fit into one card
     save_minutes:float=2., # time between two saves, after the first minutes
     **settings, # fields of `Settings`; model 'attention' and batch_size 16 on a CPU, 128 elsewhere, unless given
 )->Run: # finished, or complete already
     "Train a model, writing state, model, log, previews and loss curve to `out`."
     folder, old, settings, budget = plan(out, minutes, epochs, resume, device, **dict(size=pictures.size) | settings)
     with torch.random.fork_rng():
-        run = Run(settings, pictures, device, budget, held_out, compile, tracker, folder)
+        run = Run(settings, pictures, device, budget, held_out, compile, tracker, folder, shard)
         if old: run.restore(folder)
         if run.team.is_main_process:
             for name in ('log', 'levels'): _cut_log(folder, name, run.step)   # also what a run that crashed before its first save has left
         if budget.done(run) == 1:
-            if not (folder/'model.safetensors').exists() or not (folder/'config.json').exists(): save(run.ema, run.final_config(), folder)
+            if not (folder/'model.safetensors').exists() or not (folder/'config.json').exists(): run.keep(folder)
             print(f'{out} is complete: {run.step} steps in {run.seconds/60:.1f} minutes ({budget}); a larger budget goes on')
             return run
         if run.team.is_main_process:
