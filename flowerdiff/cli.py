@@ -90,7 +90,7 @@ def sample(
     write_whole(path, lambda p: im.save(p, _picture_format(path)))
     print(f"{n} pictures, {m.nfe:g} network evaluations each, in {took:.1f} s on {m.device} ({str(m.dtype).removeprefix('torch.')}): {path}")
 
-# %% ../nbs/09_cli.ipynb #f1b04d10
+# %% ../nbs/09_cli.ipynb #c1db8e75
 @call_parse
 @one_line_errors
 def train(
@@ -108,6 +108,7 @@ def train(
     accumulate:int=None, # work through a batch in so many parts, to save memory (1)
     held_out:str=None, # split that is not trained on but watched, such as validation (none)
     stream:store_true=False, # let the pictures come by instead of loading them: for data too large to hold (parquet or Hub)
+    shard:store_true=False, # divide network and optimiser among the processes, where one card is too small
     seed:int=None, # the same seed, the same run (0)
     device:str=None, # cuda, mps or cpu (the best there is)
     tracker:str=None, # also log to tensorboard, wandb, ... (none)
@@ -125,7 +126,7 @@ def train(
     stream = stream or any(old.get('places', []))
     if held_out and stream and not split: raise FlowerDiffError(f"held_out is {held_out}, and of a stream it is not known which other splits there are: name those to train on with --split")
     if held_out: held, split = load_pictures(source, size, held_out), split or without_split(source, size, held_out)
-    run = train((load_stream if stream else load_pictures)(source, size, split), out, minutes, epochs, resume, device, held, tracker=tracker, **given)
+    run = train((load_stream if stream else load_pictures)(source, size, split), out, minutes, epochs, resume, device, held, tracker=tracker, shard=shard, **given)
     if run.team.is_main_process: print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}", flush=True)
     _leave(run.team)
 
