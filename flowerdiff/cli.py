@@ -130,7 +130,7 @@ def train(
     if run.team.is_main_process: print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}", flush=True)
     _leave(run.team)
 
-# %% ../nbs/09_cli.ipynb #1ff0a7dd
+# %% ../nbs/09_cli.ipynb #1ee59d7d
 @call_parse
 @one_line_errors
 def eval(
@@ -156,6 +156,8 @@ def eval(
     from flowerdiff.evaluation import Extractor, Reference, evaluate, floor, folder_maker, model_maker, pipeline_maker, table
     from flowerdiff.pretrained import can_write, load, write_whole
     if pictures and pipeline: raise FlowerDiffError("--pictures and --pipeline are both given: choose one")
+    idle = dict(sampler=sampler, guidance=guidance) | (dict(steps=steps) if pictures else {}) if pictures or pipeline else {}
+    if wrong := [k for k, v in idle.items() if v is not None]: raise FlowerDiffError(f"--{wrong[0]} is for a model: leave it out with --{'pictures' if pictures else 'pipeline'}")
     if json: can_write(user_path(json).parent)
     if n is not None: check_whole('n', n, 6)
     check_whole('seeds', seeds)
