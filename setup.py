@@ -9,6 +9,7 @@ parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 words = lambda key: cfg.get(key, '').split()
+extras = {name: words(f'{name}_requirements') for name in ('film', 'eval', 'app')}
 
 licenses = {'apache2': 'Apache-2.0'}
 statuses = dict(zip('1234567', ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']))
@@ -41,7 +42,7 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     install_requires=words('requirements'),
-    extras_require={'dev': words('dev_requirements') + words('film_requirements') + words('eval_requirements'), 'film': words('film_requirements'), 'eval': words('eval_requirements')},
+    extras_require=extras | {'dev': words('dev_requirements') + sum(extras.values(), [])},
     packages=find_packages(include=['flowerdiff', 'flowerdiff.*']),
     package_data={'flowerdiff': ['weights/**', 'notebooks/*.ipynb']},
     include_package_data=False,  # exactly what package_data names

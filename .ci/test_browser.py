@@ -1,8 +1,9 @@
-"""The notebook that `flowerdiff_lab` opens, in JupyterLab in a real browser: run it, press Generate, watch.
+"""The dashboard in a real browser, in JupyterLab and as a page of its own.
 
     FLOWERDIFF_SLOW=1 pytest .ci/test_browser.py      with FLOWERDIFF_SHOTS=FOLDER it keeps its screenshots there
+    python .ci/test_browser.py                        makes those of the documentation anew, in nbs/images
 """
-import os, secrets, shutil, socket, subprocess, sys, time, urllib.request
+import io, json, os, re, secrets, shutil, socket, subprocess, sys, time, urllib.error, urllib.request
 from importlib.resources import files
 from pathlib import Path
 import pytest
@@ -56,7 +57,10 @@ def page():
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which('chromium') or shutil.which('chromium-browser'), args=['--no-sandbox', '--disable-gpu'])
-        try: yield browser.new_page(viewport=dict(width=1280, height=900))
+        context = browser.new_context(viewport=dict(width=1120, height=1100), accept_downloads=True, permissions=['clipboard-read', 'clipboard-write'])
+        page = context.new_page()
+        page.on('dialog', lambda dialog: dialog.accept())
+        try: yield page
         finally: browser.close()
 
 # A number for what an <img> shows, or null while it changes
@@ -76,23 +80,24 @@ def idle(page): page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-sta
 
 class Dashboard:
     "The one on the page, as someone with a mouse sees it."
-    def __init__(self, page): self.page, self.on = page, page.locator('.jp-OutputArea-output').last
-    def button(self, name): return self.on.locator('button', has_text=name)
+    def __init__(self, page): self.page, self.on = page, page.locator('.flowerdiff').last
+    def button(self, name): return self.on.locator('button', has_text=re.compile(rf'^\s*{name}\s*$')).first
     def field(self, name): return self.on.get_by_label(name, exact=True)
-    def says(self, text, seconds=60): self.on.locator('.widget-html', has_text=text).wait_for(timeout=1000*seconds)
-    def pixels(self): return self.on.locator('img').evaluate(pixels)
+    def says(self, text, seconds=60): self.on.locator('.widget-html', has_text=text).first.wait_for(timeout=1000*seconds)
+    def pixels(self, k=0): return self.on.locator('.flowerdiff-screen img').nth(k).evaluate(pixels)
     def ready(self, seconds=0): self.on.locator('button:enabled', has_text='Generate').wait_for(timeout=1000*seconds)
-    def busy(self): return self.button('Generate').is_disabled()
+    def write(self, name, text): self.field(name).fill(str(text)); self.field(name).press('Tab')
 
-    def press(self):
-        "Press Generate; back when the run has begun."
-        self.button('Generate').click()
+    def press(self, name='Generate'):
+        "Press a button; back when the run has begun."
+        self.button(name).click()
         self.on.locator('button:enabled', has_text='Stop').wait_for(timeout=10000)
 
-    def end(self, seconds=120):
+    def end(self, seconds=120, text='pictures in'):
         "What is shown when the run has ended well."
         self.ready(seconds)
-        self.says('pictures in', 5)
+        self.says(text, 5)
+        time.sleep(.3)
         return self.changes(None)
 
     def changes(self, before, seconds=5):
@@ -103,73 +108,227 @@ class Dashboard:
             time.sleep(.05)
         return now
 
-@pytest.fixture
-def dashboard(lab, page):
-    "play.ipynb, opened and run: the dashboard on its page."
-    page.goto(lab, wait_until='domcontentloaded')
+    def pick(self, i, cols=12, rows=5):
+        "Click on picture `i`."
+        at = self.on.locator('.flowerdiff-screen').first.bounding_box()
+        self.page.mouse.click(at['x'] + (i % cols + .5)*at['width']/cols, at['y'] + (i//cols + .5)*at['height']/rows)
+
+    def shot(self, name):
+        "A screenshot, if they are wanted."
+        if not (folder := os.environ.get('FLOWERDIFF_SHOTS')): return
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.page.mouse.move(0, 0)
+        time.sleep(.5)
+        self.on.screenshot(path=f'{folder}/dashboard-{name}.jpg', type='jpeg', quality=45)
+
+def run_all(page):
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+
+def open_notebook(page, address):
+    page.goto(address, wait_until='domcontentloaded')
     page.locator('.jp-NotebookPanel .jp-Cell').first.wait_for(timeout=60000)
     page.evaluate(kernel_is_there)
     idle(page)
-    page.get_by_role('menuitem', name='Run', exact=True).click()
-    page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+
+@pytest.fixture
+def dashboard(lab, page):
+    "play.ipynb, opened and run: the dashboard on its page."
+    open_notebook(page, lab)
+    page.keyboard.press('Control+b')       # the list of files away
+    run_all(page)
     d = Dashboard(page)
     try: d.ready(60)
     except Exception: pytest.fail('no dashboard on the page, but: ' + '; '.join(page.locator('.jp-OutputArea-output').all_inner_texts()))
     idle(page)
     return d
 
-def test_play(dashboard, page, tmp_path):
-    d, shots = dashboard, Path(os.environ.get('FLOWERDIFF_SHOTS') or tmp_path)
-    shots.mkdir(parents=True, exist_ok=True)
-    shot = lambda name: page.screenshot(path=shots/f'{name}.png')
-    shot('0-before')
+def download(d, name, tmp_path):
+    "What a button puts into the downloads."
+    with d.page.expect_download(timeout=60000) as file: d.button(name).click()
+    file.value.save_as(tmp_path/file.value.suggested_filename)
+    return tmp_path/file.value.suggested_filename
+
+def test_lab(dashboard, page, lab, tmp_path):
+    from PIL import Image
+    d = dashboard
 
     # Noise at once, which then changes until there is a result
     d.on.evaluate(count_pictures)
     began = time.monotonic()
     d.press()
-    d.on.locator('img').wait_for(timeout=20000)
+    d.on.locator('img').first.wait_for(timeout=20000)
     noise, first = d.changes(None), time.monotonic() - began
-    shot('1-running')
     result, whole = d.end(), time.monotonic() - began
-    n = page.evaluate('window.pictures.size')
-    print(f'noise {first:.1f} s after the click, result after {whole:.1f} s; {n} pictures shown')
-    assert n >= 2
-    assert noise != result or whole < 1   # a fast machine may be there before the first look
-    shot('2-pictures')
+    print(f'noise {first:.2f} s after the click, result after {whole:.1f} s; {page.evaluate("window.pictures.size")} pictures shown')
+    assert noise != result and page.evaluate('window.pictures.size') >= 2
 
-    # The other view, without sampling again
+    # A click: the picture with its code, which goes to the clipboard, and files
+    d.pick(13)
+    d.says('Picture 13 of seed 0')
+    d.button('Copy code').click()
+    time.sleep(.5)
+    assert "load('attention')" in (code := page.evaluate('navigator.clipboard.readText()')) and 'start=13' in code
+    at = d.on.locator('.flowerdiff-draw .flowerdiff-screen').bounding_box()
+    for move in ((60, 60), (180, 200)):
+        page.mouse.move(at['x'] + move[0], at['y'] + move[1])
+        if move[0] == 60: page.mouse.down()
+    page.mouse.up()
+    d.on.locator('button:enabled', has_text='Fill in').wait_for(timeout=5000)
+    d.shot('picture')
+    im = Image.open(download(d, 'PNG', tmp_path))
+    assert im.size == (12*66 + 2, 5*66 + 2) and 'flowerdiff' in im.text
+    assert Image.open(one := download(d, 'Save PNG', tmp_path)).size == (64, 64)
+    settings = download(d, 'Settings', tmp_path)
+    assert json.loads(settings.read_text())['do'][0]['n'] == 60
+
+    # The same by keyboard; the notebook does not take the arrows for itself
+    d.on.locator('.flowerdiff-screen').first.focus()
+    for key in ('ArrowRight', 'ArrowDown', 'Enter'): page.keyboard.press(key)
+    d.says('Picture 26 of seed 0')
+    d.on.locator('button:enabled', has_text='Interpolate 13 to 26').click()
+    d.end(text='12 pictures in')
+    d.button('Back').click()
+    assert d.changes(None) is not None
+    d.says('60 pictures in', 5)
+
+    # The other view and the slider, without sampling again
     d.button('rows by time step').click()
     rows = d.changes(result)
-    shot('3-rows')
+    d.button('guess').click()
+    assert d.changes(rows) != result
+    d.shot('rows')
+    d.button('noisy').click()
     d.button('pictures').click()
+    time.sleep(1)
     assert d.changes(rows) == result
+    slider = d.on.locator('.widget-slider:visible').first
+    slider.locator('.noUi-handle').focus()
+    for _ in range(4): page.keyboard.press('ArrowLeft')
+    d.says('sigma', 5)
+    earlier = d.changes(result)
+    for _ in range(4): page.keyboard.press('ArrowRight')
+    assert d.changes(earlier) is not None
+    d.says('result', 5)
 
     # The other network; the same seed gives the same pixels
+    d.on.locator('button[title^="Locked"], .widget-toggle-button:has(.fa-unlock)').first.click()
     d.button('plain').click()
     d.press()
     plain = d.end()
     assert plain not in (result, noise)
-    shot('4-plain')
     d.press()
     assert d.end() == plain
+    assert d.on.get_by_role('combobox', name='Flower').is_disabled()
+    d.press('Compare')
+    assert d.end(text='From the same noise') not in (plain, result)
+    d.shot('compare')
+
+    # What is wrong is said
+    d.write('Seed', 'tulip'); d.button('Generate').click(); d.says("seed is 'tulip'", 5); d.ready(5)
+    d.write('Seed', '0')
+    d.write('Steps', 10000); d.button('Generate').click(); d.says('steps is 10000', 5); d.ready(5)
 
     # Stop, and go on
-    d.field('Steps').fill('1000'); d.field('Steps').press('Tab')
+    d.write('Steps', 1000)
     d.press()
     d.says('of 1000 evaluations')
     began = time.monotonic()
     d.button('Stop').click()
     d.ready(10)
-    print(f'stopped {time.monotonic() - began:.1f} s after the click')
+    stopped = time.monotonic() - began
+    print(f'stopped {stopped:.1f} s after the click')
+    assert stopped < 2
     d.says('Stopped', 5)
-    d.field('Steps').fill('2'); d.field('Steps').press('Tab')
+    d.write('Steps', 2)
     d.press()
-    assert d.end() not in (result, plain, noise)
+    two = d.end()
+    assert two not in (result, plain, noise)
 
-    # A narrow window, with the list of files put away
+    # Run the cell again, then reload the page: it is all still there
+    page.locator('.jp-CodeCell').last.click(position=dict(x=30, y=10))
+    page.keyboard.press('Control+Enter')
+    idle(page)
+    d = Dashboard(page)
+    assert d.changes(None) == two
+    page.keyboard.press('Control+s')
+    time.sleep(1)
+    open_notebook(page, lab)
+    d = Dashboard(page)
+    d.ready(30)
+    assert d.changes(None) == two
+    assert d.field('Steps').input_value() == '2'
+    d.press()
+    assert d.end() == two
+
+    # A narrow window
     page.keyboard.press('Control+b')
     page.set_viewport_size(dict(width=520, height=900))
     time.sleep(1)
     assert d.on.evaluate('e => e.scrollWidth <= e.clientWidth'), 'something is cut off in a narrow window'
-    shot('5-narrow')
+    d.shot('narrow')
+
+def command(name, folder):
+    "A command of the package, as pip would write it."
+    file = folder/f'flowerdiff_{name}'
+    file.write_text(f'from flowerdiff.cli import {name}\n{name}()')
+    return file
+
+def test_training(dashboard, page, tmp_path):
+    "A run in another process, watched."
+    d = dashboard
+    train = subprocess.Popen([sys.executable, command('train', tmp_path), '--data', 'drawn:64', '--size', '32', '--model', 'baseline',
+                              '--batch_size', '8', '--minutes', '.5', '--out', tmp_path/'run'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        page.get_by_role('tab', name='Watch training').click()
+        d.write('Folder', tmp_path/'run')
+        d.button('Watch').click()
+        step = lambda: int(re.search(r'step ([\d,]+)', d.on.inner_text())[1].replace(',', ''))
+        d.says('pictures a second', 60)
+        first = step()
+        d.on.locator('img.widget-image:visible').nth(1).wait_for(timeout=60000)      # losses, and a preview
+        time.sleep(3)
+        assert step() > first
+        d.shot('training')
+    finally: train.kill(); train.wait()
+
+@pytest.fixture
+def app(tmp_path):
+    "The address of the page that `flowerdiff_lab --app` starts."
+    pytest.importorskip('voila')
+    log = tmp_path/'app.log'
+    with log.open('w') as out:
+        server = subprocess.Popen([sys.executable, command('lab', tmp_path), '--folder', tmp_path, '--app', '--no_browser', '--port', str(free_port())],
+                                  stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        end = time.monotonic() + 60
+        while not (found := re.search(r'http://\S+\?token=\w+', log.read_text())):
+            assert server.poll() is None and time.monotonic() < end, f'no page:\n{log.read_text()[-3000:]}'
+            time.sleep(.25)
+        yield found[0]
+    finally:
+        if server.poll() is None: os.killpg(server.pid, 15)       # the command, and Voila that it has started
+        server.wait(15)
+
+def test_app(app, page, tmp_path):
+    from PIL import Image
+    assert '127.0.0.1' in app or 'localhost' in app
+    page.goto(app.split('?')[0])
+    assert not page.locator('.flowerdiff').count(), 'a page without the token'
+    page.goto(app, timeout=60000)
+    d = Dashboard(page)
+    d.ready(60)
+    assert not page.locator('.jp-InputArea-editor').count()
+    d.press()
+    result = d.end()
+    d.pick(7)
+    d.says('Picture 7 of seed 0')
+    d.shot('app')
+    assert Image.open(download(d, 'PNG', tmp_path)).size == (12*66 + 2, 5*66 + 2)
+    d.button('plain').click()
+    d.press()
+    assert d.end() != result
+
+if __name__ == '__main__':
+    os.environ |= dict(FLOWERDIFF_SLOW='1', FLOWERDIFF_SHOTS=str(Path(__file__).parents[1]/'nbs/images'))
+    sys.exit(subprocess.call([sys.executable, '-m', 'pytest', '-q', '-s', __file__]))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['one_line_errors', 'sample', 'train', 'eval', 'lab']
 
-# %% ../nbs/09_cli.ipynb #fd494501
-import functools, os, shutil, subprocess, sys, time
+# %% ../nbs/09_cli.ipynb #cdccd0c0
+import functools, importlib.util, os, shutil, subprocess, sys, time
 from pathlib import Path
 
 # %% ../nbs/09_cli.ipynb #dfecda2c
@@ -176,23 +176,26 @@ def eval(
         if json: write_whole(user_path(json), lambda p: p.write_text(text + '\n'))
     _leave(state)
 
-# %% ../nbs/09_cli.ipynb #c328e587
+# %% ../nbs/09_cli.ipynb #48844735
 @call_parse
 @one_line_errors
 def lab(
     folder:str='.', # where the notebook play.ipynb goes
-    port:int=None, # port of JupyterLab (the first free one from 8888)
+    port:int=None, # port to listen on (the first free one from 8888, or 8866 with --app)
     no_browser:store_true=False, # only print the address
+    app:store_true=False, # the dashboard alone, as a page without code
 ):
     "Open JupyterLab on a notebook with the dashboard."
     from flowerdiff.data import FlowerDiffError, user_path
     from flowerdiff.pretrained import make_folder
     if port is not None and not 0 < port < 65536: raise FlowerDiffError(f'port is {port}: use 1 to 65535')
+    if app and not importlib.util.find_spec('voila'): raise FlowerDiffError("for --app, Voila is missing: pip install 'flowerdiff[app]', or leave --app out")
     place = make_folder(user_path(folder))/'play.ipynb'
     if not place.exists(): shutil.copyfile(Path(__file__).parent/'notebooks/play.ipynb', place)
-    options = ['--LabApp.default_url=/lab/tree/play.ipynb'] + [f'--port={port}']*(port is not None) + ['--no-browser']*no_browser
-    if getattr(os, 'geteuid', lambda: 1)() == 0: options.append('--allow-root')   # in a container everyone is root
-    with subprocess.Popen([sys.executable, '-m', 'jupyterlab', *options], cwd=place.parent) as server:
+    options = ['voila', 'play.ipynb', '--token', '--Voila.ip=127.0.0.1'] if app else ['jupyterlab', '--LabApp.default_url=/lab/tree/play.ipynb']
+    options += [f'--port={port}']*(port is not None) + ['--no-browser']*no_browser
+    if not app and getattr(os, 'geteuid', lambda: 1)() == 0: options.append('--allow-root')   # in a container everyone is root
+    with subprocess.Popen([sys.executable, '-m', *options], cwd=place.parent) as server:
         while True:
             try: sys.exit(server.wait())
             except KeyboardInterrupt: pass   # JupyterLab has got it too, and asks whether it is meant

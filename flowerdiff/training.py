@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'AUGMENTS', 'LEVELS', 'EVERY', 'BAD_STEPS', 'Settings', 'make_config', 'epoch_order', 'seed_step',
-           'random_changes', 'augmented', 'ema_decay', 'average_in', 'power_gamma', 'power_decay', 'posthoc_weights',
-           'Budget', 'lr_factor', 'Run', 'read_state', 'posthoc', 'Stopped', 'read_log', 'plot_losses', 'plan', 'train']
+           'random_changes', 'augmented', 'ema_decay', 'average_in', 'steps_to_average', 'power_gamma', 'power_decay',
+           'posthoc_weights', 'Budget', 'lr_factor', 'Run', 'read_state', 'posthoc', 'Stopped', 'read_log',
+           'plot_losses', 'plan', 'train']
 
 # %% ../nbs/04_training.ipynb #796c2a3b
 import contextlib, copy, importlib.metadata, itertools, json, math, os, platform, signal, subprocess, sys, time, zlib
@@ -155,16 +156,23 @@ def average_in(
     "One step of a moving average, all weights in one call."
     get_ema_multi_avg_fn(keep)([p.data for p in ema.parameters()], [p.data for p in net.parameters()], None)
 
-# %% ../nbs/04_training.ipynb #c91b48f6
+# %% ../nbs/04_training.ipynb #88e254af
+def steps_to_average(
+    step:int, # steps done, with the present one
+)->int: # 0: none now
+    "How many steps the weights of this one stand for in the averages."
+    return 1 if step <= 100 else 4*(step % 4 == 0)
+
+# %% ../nbs/04_training.ipynb #9d27881a
 def power_gamma(
     length:float, # relative standard deviation of the profile, 0 to .28
 )->float:
     "The exponent whose profile has this relative length (EDM2, eq. 126)."
     return float(np.roots([1, 7, 16 - length**-2, 12 - length**-2]).real.max())
 
-def power_decay(step, length):
-    "Share of the old average that is kept after `step` steps (the first is 1)."
-    return (1 - 1/step)**(power_gamma(length) + 1)
+def power_decay(step, length, n=1):
+    "Share of the old average that is kept after `step` steps (the first is 1), the last `n` of them taken as one."
+    return (1 - n/step)**(power_gamma(length) + 1)
 
 # %% ../nbs/04_training.ipynb #04f238b1
 def _overlap(t1, g1, t2, g2):
@@ -317,7 +325,7 @@ def draw(self:Run):
     sigma, eps = draw_sigmas(s.noise, n, self.sigmas, **self.noise), torch.randn(n, *x0.shape[1:], device=d)
     return x0.contiguous(memory_format=torch.channels_last), sigma[mine], eps[mine], cond
 
-# %% ../nbs/04_training.ipynb #cae642b9
+# %% ../nbs/04_training.ipynb #d63528ce
 @patch
 def advance(self:Run):
     "One step."
@@ -333,14 +341,16 @@ def advance(self:Run):
         if self.shard: self.net.set_requires_gradient_sync(last)
         with contextlib.nullcontext() if last or self.shard else self.team.no_sync(self.denoise.net): loss.backward()   # gradients are averaged once
         self._note(sigma[part], err.detach(), loss.detach())
-    norm = _whole(torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.))
+    norm = _whole(torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None]))
     wrong = self.opt.found_inf = (~norm.isfinite()).float()
+    self.opt.grad_scale = norm.clamp(min=1.)   # gradients are cut to a norm of 1 where they are used anyway
     self.bad = torch.stack([(self.bad[0] + 1)*wrong, self.bad[1] + wrong])
     for g in self.opt.param_groups: g['lr'] = s.lr*lr_factor(self.step, self.budget.done(self), s.warmup, s.tail)
     self.opt.step(); self.opt.zero_grad()
-    average_in(self.ema, self.net, ema_decay(self.step, s.ema))
     self.step += 1
-    for length, net in self.tracks.items(): average_in(net, self.net, power_decay(self.step, length))
+    if not (n := steps_to_average(self.step)): return
+    average_in(self.ema, self.net, ema_decay(self.step - 1, s.ema)**n)
+    for length, net in self.tracks.items(): average_in(net, self.net, power_decay(self.step, length, n))
 
 @patch
 def _note(self:Run, sigma, err, loss):
