@@ -90,13 +90,14 @@ def sample(
     write_whole(path, lambda p: im.save(p, _picture_format(path)))
     print(f"{n} pictures, {m.nfe:g} network evaluations each, in {took:.1f} s on {m.device} ({str(m.dtype).removeprefix('torch.')}): {path}")
 
-# %% ../nbs/09_cli.ipynb #c1db8e75
+# %% ../nbs/09_cli.ipynb #e26f9907
 @call_parse
 @one_line_errors
 def train(
     data:str=None, # parquet file or folder, folder of pictures, Hub id, torchvision, drawn or drawn:N ($FLOWERDIFF_DATA, else nelorth/oxford-flowers)
     size:int=None, # height and width of the pictures in pixels (64)
     split:str=None, # which splits to train on, such as train or train+test (all)
+    recipe:str=None, # attention or baseline, as the models of the package are trained, or a JSON file of settings; what is given beside it wins
     model:str=None, # baseline or attention (attention)
     out:str=None, # folder of the run (runs/attention or runs/baseline)
     minutes:float=None, # stop after so many minutes, over all sessions of the run (30, if no epochs are given)
@@ -106,7 +107,7 @@ def train(
     tail:float=None, # share of the run at its end over which the learning rate falls to 0 (0)
     augment:float=None, # probability of each geometric augmentation (the model's)
     accumulate:int=None, # work through a batch in so many parts, to save memory (1)
-    held_out:str=None, # split that is not trained on but watched, such as validation (none)
+    held_out:str=None, # split that is not trained on but watched, such as validation; '' for none (the recipe's, else none)
     stream:store_true=False, # let the pictures come by instead of loading them: for data too large to hold (parquet or Hub)
     shard:store_true=False, # divide network and optimiser among the processes, where one card is too small
     seed:int=None, # the same seed, the same run (0)
@@ -116,11 +117,15 @@ def train(
 ):
     "Train a model; what can be sampled from is in the folder of the run, all the time and at the end."
     from flowerdiff.data import FlowerDiffError, load_pictures, load_stream, user_path, without_split
-    from flowerdiff.training import plan, read_state, train
-    out = out or f"runs/{model or 'attention'}"
+    from flowerdiff.training import plan, read_recipe, read_state, train
+    base = read_recipe(recipe) if recipe else {}
+    if minutes is None and epochs is None: minutes, epochs = base.get('minutes'), base.get('epochs')
+    base, held_out = {k: v for k, v in base.items() if k not in ('minutes', 'epochs', 'held_out')}, base.get('held_out') if held_out is None else held_out
+    out = out or f"runs/{model or base.get('model', 'attention')}"
     old = (read_state(user_path(out)) if resume else None) or dict(settings={}, source=None, split=None)
-    given = {k: v for k, v in dict(model=model, batch_size=batch_size, lr=lr, tail=tail, augment=augment, accumulate=accumulate, seed=seed).items() if v is not None}
-    size = old['settings'].get('size', 64) if size is None else size
+    given = base | {k: v for k, v in dict(model=model, batch_size=batch_size, lr=lr, tail=tail, augment=augment, accumulate=accumulate, seed=seed).items() if v is not None}
+    usual = given.pop('size', old['settings'].get('size', 64))
+    size = usual if size is None else size
     plan(out, minutes, epochs, resume, device, size=size, **given)   # mistakes first, then the data
     source, split, held_out, held = old['source'] if data is None else data, split or old['split'], held_out or old.get('held_out'), None
     stream = stream or any(old.get('places', []))
