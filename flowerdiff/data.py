@@ -550,7 +550,14 @@ class Stream(Pictures):
     def __len__(self): return self.n
     def __repr__(self): return f"{self.source}: a stream of {self.n:,} pictures at {self.size} px, {f'{len(self.names)} classes' if self.names else 'no labels'}"
 
-# %% ../nbs/00_data.ipynb #3ef6a3a7
+# %% ../nbs/00_data.ipynb #573ccc81
+def _take(source, n):
+    "The next `n` of `source`, as a list."
+    from datasets import config
+    usual, config.SLEEP_TIME_ON_THREADS_SHUTDOWN = config.SLEEP_TIME_ON_THREADS_SHUTDOWN, 0   # at the end of a round it sleeps, for threads of a program that ends; ours goes on
+    try: return list(itertools.islice(source, n))
+    finally: config.SLEEP_TIME_ON_THREADS_SHUTDOWN = usual
+
 @patch
 def _walk(self:Stream, seed, rank, world, place):
     "Undecoded rows without end, each with the place after it: (times round, state of `rows` at the block's beginning, number of the block, rows of it that are gone)."
@@ -562,7 +569,7 @@ def _walk(self:Stream, seed, rank, world, place):
         rows = datasets.distributed.split_dataset_by_node(rows, rank, world)
         if at: rows.load_state_dict(copy.deepcopy(at))
         source, met = iter(rows), number
-        while block := list(itertools.islice(source, self.block)):
+        while block := _take(source, self.block):
             order = np.random.default_rng((seed, epoch, number)).permutation(len(block))
             for k in range(gone, len(block)): yield block[order[k]], (epoch, at, number, k + 1)
             at, number, gone = rows.state_dict(), number + 1, 0

@@ -14,7 +14,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
-# %% ../nbs/06_evaluation.ipynb #994a9c5f
+# %% ../nbs/06_evaluation.ipynb #4f73e8d9
 import flowerdiff, numpy as np, scipy, torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm.auto import tqdm
 from .data import PICTURE_SUFFIXES, FlowerDiffError, Pictures, _fingerprint, _say, cache_folder, check_whole, load_pictures, pick_device, to_uint8, user_path
 from .pretrained import write_whole
-from .sampling import Model, pick_labels
+from .sampling import SAMPLERS, Model, pick_labels
 
 # %% ../nbs/06_evaluation.ipynb #247e57f0
 def _weights(kind, file=None):
@@ -269,13 +269,13 @@ def _summary(values):
     half = lambda v: float(scipy.stats.t.ppf(.975, len(v) - 1)*np.std(v, ddof=1)/math.sqrt(len(v))) if len(v) > 1 else None
     return {k: dict(mean=float(np.mean(v)), interval=half(v), each=v) for k, v in values.items()}
 
-# %% ../nbs/06_evaluation.ipynb #cc99b35b
+# %% ../nbs/06_evaluation.ipynb #9ffac71d
 def floor(
     ref:Reference, # real pictures
     n:int, # how many samples there are
     splits:int=5, # how often the pictures are dealt
 )->dict: # a column of `table`, as from `evaluate`
-    "Real pictures against other real pictures: what a perfect model would get."
+    "Real pictures against other real pictures. (A perfect model of as many samples as there are real pictures would be at about half these distances.)"
     n = min(n, len(ref.all)//2)
     def one(seed):
         rng = np.random.default_rng(seed)
@@ -286,12 +286,14 @@ def floor(
             out |= dict(zip(('ratio', 'copies'), memorisation(h[::2], ref.known, h[1::2])))
             if ref.probe: out['accuracy'] = float((ref.probe(ref.unseen) == ref.held_out.labels.numpy()).mean())
         return out
-    code = Extractor.__call__, ref.extract.kind.build, _figures, floor, frechet, kid, _mmd, manifold, inception_score, memorisation, linear_probe
+    code = Extractor.__call__, Extractor.logits, ref.extract.kind.build, _distances, _checked, _figures, floor, frechet, kid, _mmd, manifold, inception_score, memorisation, linear_probe
     make = lambda: {k: torch.tensor(v, dtype=torch.float64) for k, v in _turned([one(s) for s in range(splits)]).items()}
-    kept = _kept((ref.train.key, ref.held_out and ref.held_out.key, n, splits, ref.extract.name), code, make)
-    return dict(name='real pictures', n=n, real=len(ref.all) - n, extractor=ref.extract.name, figures=_summary({k: v.tolist() for k, v in kept.items()}))
+    kept = _kept((ref.train.key, ref.held_out and ref.held_out.key, n, splits, ref.extract.name, str(ref.extract.kind[1:])), code, make)
+    figures = _summary({k: v.tolist() for k, v in kept.items()})
+    if 'accuracy' in figures: figures['accuracy']['interval'] = None   # of one set, and one probe
+    return dict(name='real pictures', n=n, real=len(ref.all) - n, extractor=ref.extract.name, figures=figures)
 
-# %% ../nbs/06_evaluation.ipynb #b65b1994
+# %% ../nbs/06_evaluation.ipynb #89f5a753
 Maker = namedtuple('Maker', 'name size make labels facts seen most', defaults=(None, {}, (), None))
 
 def model_maker(
@@ -303,10 +305,10 @@ def model_maker(
     m.sample(1, **how | dict(steps=min(2 if how.get('steps') is None else how['steps'], 2)))   # a mistake shows now, not in ten minutes
     def make(n, seed, start): return m.sample(n, seed=seed, start=start, **how), m.nfe
     def labels(n, seed): return [m.classes[i] for i in pick_labels(m.classes, m.config.get('class_counts'), how.get('classes'), n, seed, 0)]
-    facts = {k: m.preset[k] if how.get(k) is None else how[k] for k in ('sampler', 'guidance')} | dict(steps=how.get('steps'))
+    facts = {k: m.preset[k] if how.get(k) is None else how[k] for k in ('sampler', 'guidance')} | dict(steps=how.get('steps') or (m.preset['steps'] if how.get('sampler') in (None, m.preset['sampler']) else SAMPLERS[how['sampler']].steps), model=m.config.get('training', {}).get('steps'))
     return Maker(name, m.size, make, labels if m.classes else None, facts, tuple(m.config.get('training', {}).get('data', {}).get('splits', ())))
 
-# %% ../nbs/06_evaluation.ipynb #db75f192
+# %% ../nbs/06_evaluation.ipynb #19f75cca
 def _line(e): return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 def pipeline_maker(
@@ -320,6 +322,7 @@ def pipeline_maker(
         if isinstance(pipe, (str, Path)): pipe = DiffusionPipeline.from_pretrained(pipe)
     except (ImportError, OSError, ValueError) as e: raise FlowerDiffError(f"'{pipe}' cannot be loaded as a diffusers pipeline ({_line(e)}): give the folder or the Hub id of one, with diffusers installed") from None
     calls, kind, steps = [], type(pipe), {} if steps is None else dict(num_inference_steps=steps)
+    if not hasattr(pipe, 'unet') or hasattr(pipe, 'text_encoder'): raise FlowerDiffError(f"{kind.__name__} is no unconditional pipeline with a U-Net: save its pictures into a folder, and judge that")
     pipe.to(pick_device(device).device).set_progress_bar_config(disable=True)
     pipe.unet.register_forward_pre_hook(lambda *_: calls.append(1))
     def make(n, seed, start):
@@ -329,7 +332,7 @@ def pipeline_maker(
         return torch.from_numpy(x).permute(0, 3, 1, 2)*2 - 1, len(calls)
     return Maker(kind.__name__, pipe.unet.config.sample_size, make, facts=dict(sampler=type(pipe.scheduler).__name__))
 
-# %% ../nbs/06_evaluation.ipynb #e04080ab
+# %% ../nbs/06_evaluation.ipynb #b183bbe3
 def folder_maker(
     folder:str, # with pictures, square and all of one size
 )->Maker:
@@ -339,10 +342,10 @@ def folder_maker(
         try: ims.append(pil_to_tensor(Image.open(f).convert('RGB')))
         except Exception as e: raise FlowerDiffError(f"{f.name} cannot be read as a picture ({_line(e)}): make it again, or take it away") from None
         if ims[-1].shape != (3, *ims[0].shape[2:]*2): raise FlowerDiffError(f"pictures of mixed size: {f.name} has {ims[-1].shape[2]} x {ims[-1].shape[1]} pixels, and the first is {ims[0].shape[2]} wide: make them all square and alike")
-    if len(ims) < 2: raise FlowerDiffError(f"'{folder}' holds {len(ims)} pictures: give a folder with at least 2" if path.is_dir() else f"there is no folder '{folder}'")
+    if len(ims) < 6: raise FlowerDiffError(f"'{folder}' holds {len(ims)} pictures: the figures need at least 6" if path.is_dir() else f"there is no folder '{folder}'")
     return Maker(path.name, ims[0].shape[2], lambda n, seed, start: (torch.stack(ims[start:start+n]), None), most=len(ims))
 
-# %% ../nbs/06_evaluation.ipynb #621539ef
+# %% ../nbs/06_evaluation.ipynb #bccc06da
 def evaluate(
     maker:Maker, # of samples
     ref:Reference, # real pictures of the same size
@@ -371,10 +374,10 @@ def evaluate(
             asked = maker.labels(n, seed) if maker.labels and ref.probe else []
             labels = [names.index(c) for c in asked] if asked and set(asked) <= set(names) else None
             each.append(_figures(np.concatenate(gather_object(parts)), ref.all, ref, None if peeked else ref.unseen, labels))
-    return dict(name=maker.name, n=n, real=len(ref.all), seeds=seeds, nfe=nfe) | maker.facts | dict(extractor=ref.extract.name, figures=_summary(_turned(each)), seconds=round(time.perf_counter() - began, 1),
+    return dict(name=maker.name, n=n, real=len(ref.all), data=dict(source=str(ref.train.source), key=ref.train.key), seeds=seeds, nfe=nfe) | maker.facts | dict(extractor=ref.extract.name, device=str(ref.extract.device), figures=_summary(_turned(each)), seconds=round(time.perf_counter() - began, 1),
         versions=dict(flowerdiff=flowerdiff.__version__) | {p: version(p) for p in ('torch', 'torchvision', 'numpy', 'scipy')})
 
-# %% ../nbs/06_evaluation.ipynb #a47b7788
+# %% ../nbs/06_evaluation.ipynb #658b2895
 ROWS = dict(fd=('FD', 1, 2), kid=('KID x 1000', 1000, 2), precision=('precision', 1, 3), recall=('recall', 1, 3), density=('density', 1, 3), coverage=('coverage', 1, 3),
     inception_score=('Inception score', 1, 2), ratio=('memorisation ratio', 1, 3), copies=('copies %', 100, 1), accuracy=('class accuracy %', 100, 1))
 
@@ -382,10 +385,13 @@ def table(
     columns:list, # from `evaluate` and `floor`
 )->str: # lines of text
     "Models and floor side by side, each figure with its confidence interval."
-    def cell(f, factor, digits): return f"{factor*f['mean']:.{digits}f}" + (f" ± {factor*f['interval']:.{digits}f}" if f['interval'] is not None else '')
+    def cell(f, factor, digits): return '> 10,000' if factor*f['mean'] > 1e4 else f"{factor*f['mean']:.{digits}f}" + (f" ± {factor*f['interval']:.{digits}f}" if f['interval'] is not None else '')
     lines = [['', *(c['name'] for c in columns)], ['N, against', *(f"{c['n']:,}, {c['real']:,}" for c in columns)]]
     lines += [[k, *('-' if c.get(k) is None else f'{c[k]:g}' if isinstance(c[k], float) else str(c[k]) for c in columns)] for k in ('nfe', 'sampler', 'guidance', 'extractor')]
     lines += [[title, *(cell(c['figures'][k], *how) if k in c['figures'] else '-' for c in columns)] for k, (title, *how) in ROWS.items()]
     first, *wide = [max(map(len, col)) for col in zip(*lines)]
     text = ['  '.join([l[0].ljust(first), *(t.rjust(w) for t, w in zip(l[1:], wide))]) for l in lines]
-    return '\n'.join(text + [f"COPIES: {c['name']} repeats training pictures; its distances and its recall say nothing about quality" for c in columns if c['figures'].get('copies', dict(mean=0))['mean'] > .05])
+    mean = lambda c, k: c['figures'].get(k, dict(mean=0 if k == 'copies' else 1))['mean']
+    text += [f"COPIES: {c['name']} repeats training pictures; its distances and its recall say nothing about quality" for c in columns if mean(c, 'copies') > .05 and mean(c, 'ratio') < .95]
+    text += [f"SEEN: {c['name']} is nearer to the held-out pictures than to the others; it may have been made from them" for c in columns if mean(c, 'ratio') > 1.5]
+    return '\n'.join(text)

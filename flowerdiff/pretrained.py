@@ -28,7 +28,7 @@ def build(
     if config['model'] not in NETS: raise FlowerDiffError(f"unknown model '{config['model']}': use {', '.join(NETS)}")
     return NETS[config['model']](**config.get('net', {}))
 
-# %% ../nbs/07_pretrained.ipynb #904e0a18
+# %% ../nbs/07_pretrained.ipynb #4d9e8e1b
 def write_whole(
     path:Path, # file to make or replace
     write:callable, # write(path) writes it
@@ -44,7 +44,8 @@ def write_whole(
         with part.open('rb') as f: os.fsync(f.fileno())   # on the disk, before its name says that it is
         os.replace(part, path)
     except (OSError, SafetensorError) as e:
-        raise FlowerDiffError(f"cannot write {path} ({getattr(e, 'strerror', None) or e}): give a folder that can be written to") from None
+        why = str(getattr(e, 'strerror', None) or e)
+        raise FlowerDiffError(f"cannot write {path} ({why}): {'make room there, and try again' if 'No space' in why else 'give a folder that can be written to'}") from None
     finally:
         if part.exists(): part.unlink()
 
