@@ -135,7 +135,7 @@ def train(
     if run.team.is_main_process: print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}", flush=True)
     _leave(run.team)
 
-# %% ../nbs/09_cli.ipynb #1ee59d7d
+# %% ../nbs/09_cli.ipynb #1572a997
 @call_parse
 @one_line_errors
 def eval(
@@ -164,6 +164,7 @@ def eval(
     idle = dict(sampler=sampler, guidance=guidance) | (dict(steps=steps) if pictures else {}) if pictures or pipeline else {}
     if wrong := [k for k, v in idle.items() if v is not None]: raise FlowerDiffError(f"--{wrong[0]} is for a model: leave it out with --{'pictures' if pictures else 'pipeline'}")
     if json: can_write(user_path(json).parent)
+    if json and user_path(json).is_dir(): raise FlowerDiffError(f"--json {json} is a folder: give a file")
     if n is not None: check_whole('n', n, 6)
     check_whole('seeds', seeds)
     warnings.formatwarning = lambda message, *_: f'flowerdiff_eval: {message}\n'
