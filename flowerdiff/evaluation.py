@@ -230,7 +230,7 @@ def _kept(parts, code, make):
     except FlowerDiffError as e: _say(f'what took time to compute is not kept: {e}')
     return out
 
-# %% ../nbs/06_evaluation.ipynb #d84ae336
+# %% ../nbs/06_evaluation.ipynb #26eeeaac
 class Reference:
     "Real pictures and their features: those models learn from, and those they never see."
     def __init__(self,
@@ -248,6 +248,7 @@ class Reference:
         features = lambda p: _kept((p.key, extract.name), (Extractor.__call__, extract.kind.build), lambda: dict(f=torch.from_numpy(extract(p.images))))['f'].numpy()
         self.known, self.unseen = features(train), features(held_out) if held_out else None
         self.all, = _checked(np.concatenate([self.known, self.unseen]) if held_out else self.known)
+        if len(self.all) < 12: raise FlowerDiffError(f"there are {len(self.all)} real pictures: the figures need at least 12")
         self.probe = None if train.labels is None else linear_probe(self.known, train.labels, len(train.names))
 
 # %% ../nbs/06_evaluation.ipynb #636dc5a9
@@ -269,7 +270,7 @@ def _summary(values):
     half = lambda v: float(scipy.stats.t.ppf(.975, len(v) - 1)*np.std(v, ddof=1)/math.sqrt(len(v))) if len(v) > 1 else None
     return {k: dict(mean=float(np.mean(v)), interval=half(v), each=v) for k, v in values.items()}
 
-# %% ../nbs/06_evaluation.ipynb #9ffac71d
+# %% ../nbs/06_evaluation.ipynb #77740fba
 def floor(
     ref:Reference, # real pictures
     n:int, # how many samples there are
@@ -291,7 +292,7 @@ def floor(
     kept = _kept((ref.train.key, ref.held_out and ref.held_out.key, n, splits, ref.extract.name, str(ref.extract.kind[1:])), code, make)
     figures = _summary({k: v.tolist() for k, v in kept.items()})
     if 'accuracy' in figures: figures['accuracy']['interval'] = None   # of one set, and one probe
-    return dict(name='real pictures', n=n, real=len(ref.all) - n, extractor=ref.extract.name, figures=figures)
+    return dict(name='real pictures', n=n, real=len(ref.all) - n, biased=n <= ref.all.shape[1], extractor=ref.extract.name, figures=figures)
 
 # %% ../nbs/06_evaluation.ipynb #89f5a753
 Maker = namedtuple('Maker', 'name size make labels facts seen most', defaults=(None, {}, (), None))
@@ -345,7 +346,7 @@ def folder_maker(
     if len(ims) < 6: raise FlowerDiffError(f"'{folder}' holds {len(ims)} pictures: the figures need at least 6" if path.is_dir() else f"there is no folder '{folder}'")
     return Maker(path.name, ims[0].shape[2], lambda n, seed, start: (torch.stack(ims[start:start+n]), None), most=len(ims))
 
-# %% ../nbs/06_evaluation.ipynb #bccc06da
+# %% ../nbs/06_evaluation.ipynb #f7a325a2
 def evaluate(
     maker:Maker, # of samples
     ref:Reference, # real pictures of the same size
@@ -374,10 +375,10 @@ def evaluate(
             asked = maker.labels(n, seed) if maker.labels and ref.probe else []
             labels = [names.index(c) for c in asked] if asked and set(asked) <= set(names) else None
             each.append(_figures(np.concatenate(gather_object(parts)), ref.all, ref, None if peeked else ref.unseen, labels))
-    return dict(name=maker.name, n=n, real=len(ref.all), data=dict(source=str(ref.train.source), key=ref.train.key), seeds=seeds, nfe=nfe) | maker.facts | dict(extractor=ref.extract.name, device=str(ref.extract.device), figures=_summary(_turned(each)), seconds=round(time.perf_counter() - began, 1),
+    return dict(name=maker.name, n=n, real=len(ref.all), biased=n <= ref.all.shape[1], data=dict(source=str(ref.train.source), key=ref.train.key), seeds=seeds, nfe=nfe) | maker.facts | dict(extractor=ref.extract.name, device=str(ref.extract.device), figures=_summary(_turned(each)), seconds=round(time.perf_counter() - began, 1),
         versions=dict(flowerdiff=flowerdiff.__version__) | {p: version(p) for p in ('torch', 'torchvision', 'numpy', 'scipy')})
 
-# %% ../nbs/06_evaluation.ipynb #658b2895
+# %% ../nbs/06_evaluation.ipynb #307eba62
 ROWS = dict(fd=('FD', 1, 2), kid=('KID x 1000', 1000, 2), precision=('precision', 1, 3), recall=('recall', 1, 3), density=('density', 1, 3), coverage=('coverage', 1, 3),
     inception_score=('Inception score', 1, 2), ratio=('memorisation ratio', 1, 3), copies=('copies %', 100, 1), accuracy=('class accuracy %', 100, 1))
 
@@ -391,6 +392,7 @@ def table(
     lines += [[title, *(cell(c['figures'][k], *how) if k in c['figures'] else '-' for c in columns)] for k, (title, *how) in ROWS.items()]
     first, *wide = [max(map(len, col)) for col in zip(*lines)]
     text = ['  '.join([l[0].ljust(first), *(t.rjust(w) for t, w in zip(l[1:], wide))]) for l in lines]
+    if few := [c['name'] for c in columns if c.get('biased')]: text.append(f"BIASED: FD of {', '.join(few)} is far too large, with fewer pictures than features: look at KID, or take more")
     mean = lambda c, k: c['figures'].get(k, dict(mean=0 if k == 'copies' else 1))['mean']
     text += [f"COPIES: {c['name']} repeats training pictures; its distances and its recall say nothing about quality" for c in columns if mean(c, 'copies') > .05 and mean(c, 'ratio') < .95]
     text += [f"SEEN: {c['name']} is nearer to the held-out pictures than to the others; it may have been made from them" for c in columns if mean(c, 'ratio') > 1.5]
