@@ -352,7 +352,7 @@ def _place(keep):
     _runs_of_cell[cell] = run, count = run, count + 1 if before == run else 1
     return cell, count
 
-# %% ../nbs/08_dashboard.ipynb #e5a45c8b
+# %% ../nbs/08_dashboard.ipynb #9632d052
 class Dashboard(widgets.VBox):
     "Choose a model, press Generate, watch noise become flowers."
     def __new__(cls, models=None, n=60, keep=None):
@@ -385,9 +385,11 @@ class Dashboard(widgets.VBox):
         self.worker.stop()
         self.watch.value, self.runs, self.before, self.loaded, self.chosen = False, [], [], {}, []
         def close(w):
-            for part in (*getattr(w, 'children', ()), w.layout, getattr(w, 'style', None)): part and (close(part) if hasattr(part, 'layout') else part.close())
+            for child in getattr(w, 'children', ()): close(child)
+            for name in ('layout', 'style'):
+                if hasattr(w, name): getattr(w, name).close()
             w.close()
-        close(self)
+        self.link.close(); close(self)
 
 # %% ../nbs/08_dashboard.ipynb #4309424c
 def control(kind, name, tip, width='max-content', **kw):
@@ -411,7 +413,7 @@ def _what(self:Dashboard):
     self.keep_seed = widgets.ToggleButton(icon='unlock', tooltip='Locked: Generate keeps the seed. Open: each time another one', layout=dict(width='40px'))
     return [line(self.model, self.own), line(self.flower, self.guidance, self.count, widgets.HBox([self.seed, self.dice, self.keep_seed]))]
 
-# %% ../nbs/08_dashboard.ipynb #a215f94e
+# %% ../nbs/08_dashboard.ipynb #fe20fc82
 QUALITY = dict(fast=.5, default=1, quality=4)   # steps, relative to what suits the model
 
 @patch
@@ -422,13 +424,12 @@ def _how(self:Dashboard):
                            options=list(SAMPLERS), value='dpmpp_2m')
     self.steps = control(widgets.IntText, 'Steps', 'More steps: slower, and often better; 1 to 1000', '120px', value=10)
     self.more = widgets.ToggleButton(description='Guidance range', tooltip='At which noise levels to guide', layout=dict(width='130px'))
-    self.low, self.high = (control(widgets.Text, name, tip, '100px', value=v) for name, tip, v in
-        (('Guide from sigma', 'The lowest noise level to guide at', '0'), ('to', 'The highest noise level to guide at; inf: all', 'inf')))
+    self.low, self.high = (control(widgets.Text, name, '', '100px', value=v) for name, v in (('Guide from sigma', '0'), ('to', 'inf')))
     self.low.layout.width, self.interval = '190px', line(self.low, self.high)
     self.interval.layout.display = 'none'
     return [line(self.quality, self.sampler, self.steps, self.more, self.interval)]
 
-# %% ../nbs/08_dashboard.ipynb #13467ff4
+# %% ../nbs/08_dashboard.ipynb #9f23ad11
 ROWS = 'rows by time step'
 
 @patch
@@ -447,7 +448,7 @@ def _run_and_look(self:Dashboard):
     self.moment = control(widgets.IntSlider, 'Time', 'From noise to result', '260px', min=0, max=0, readout=False)
     self.sigma, self.time = widgets.HTML(), widgets.HBox(layout=dict(display='none', align_items='center', grid_gap='8px'))
     self.time.children = self.play, self.moment, self.sigma
-    widgets.jslink((self.play, 'value'), (self.moment, 'value'))
+    self.link = widgets.jslink((self.play, 'value'), (self.moment, 'value'))
     return [line(self.generate, self.compare, self.stop, self.back, self.bar, self.status), line(self.view, self.guess, self.rows, self.time)]
 
 # %% ../nbs/08_dashboard.ipynb #72ffa044
@@ -541,7 +542,7 @@ def _prepare(self:Dashboard, _=None):
     me = self.loader = Thread(target=work)
     me.start()
 
-# %% ../nbs/08_dashboard.ipynb #1ae67315
+# %% ../nbs/08_dashboard.ipynb #462e1b9e
 @patch
 def _fit(self:Dashboard, m):
     "Controls as they suit model `m`; a sampler and steps that someone has chosen stay."
@@ -558,7 +559,9 @@ def _fit(self:Dashboard, m):
 @patch
 def _guide(self:Dashboard, _=None):
     "The range of guidance can be set where there is guidance."
-    for w in (self.low, self.high): w.disabled, w.tooltip = self.guidance.disabled or self.guidance.value == 1, 'No use without guidance: set it to more than 1' if self.guidance.value == 1 else 'A noise level; inf: no end'
+    off = self.guidance.disabled or self.guidance.value == 1
+    for w, tip in ((self.low, 'The lowest noise level to guide at'), (self.high, 'The highest noise level to guide at; inf: all')):
+        w.disabled, w.tooltip = off, 'No use without guidance: set it to more than 1' if off else tip
 
 @patch
 def _preset(self:Dashboard, q):
@@ -604,7 +607,7 @@ def _asked(self:Dashboard, m, seed):
         if self.guidance.value != 1 and [low, high] != [*m.preset['interval']]: how['interval'] = low, high
     return how
 
-# %% ../nbs/08_dashboard.ipynb #0395da30
+# %% ../nbs/08_dashboard.ipynb #1d4902c0
 @patch
 def _start(self:Dashboard, plan):
     "Make what `plan()` says, a list of `Run`s, unless something is going on."
@@ -617,7 +620,7 @@ def _start(self:Dashboard, plan):
             for r in runs: r.begin()
             self._draw()
             for r in runs: r.go(lambda: self._look(r), self._see)
-        except Stopped: raise Stopped(f'Stopped after {sum(r.done for r in runs)} of {self.bar.max} evaluations.') from None
+        except Stopped: self.used = self.taken; raise Stopped(f'Stopped after {sum(r.done for r in runs)} of {self.bar.max} evaluations.') from None
         except Exception:
             with self.lock: self.runs, self.before = before   # it came to nothing: what was there is still there
             raise
@@ -644,7 +647,7 @@ def _summary(self:Dashboard, runs):
     more = f'{abs(a.done - b.done)/a.n:.0f} evaluations' if a.done != b.done else 'as many evaluations'
     return f'From the same noise: {a.seconds:.1f} s and {b.seconds:.1f} s; a difference of {abs(a.seconds - b.seconds):.1f} s, {more} for each picture'
 
-# %% ../nbs/08_dashboard.ipynb #0d5c6c01
+# %% ../nbs/08_dashboard.ipynb #5a03cd7a
 @patch
 def _buttons(self:Dashboard, busy):
     "Buttons as they should be while something goes on, and after it."
@@ -652,8 +655,7 @@ def _buttons(self:Dashboard, busy):
         last = max((len(r.film.moments) for r in self.runs), default=1) - 1
         self.play.max = self.moment.max = max(last, 0)
         self.play.value = self.moment.value = self.moment.max
-        self._draw()
-        self._enlarge()
+        with self.lock: self._draw(); self._enlarge()
     for w in (self.generate, self.compare, self.upload): w.disabled = busy
     self.stop.disabled, self.back.disabled = not busy, busy or not self.before
     for w in (self.moment, self.play, self.save_grid, self.save_gif, self.save_mp4, self.save_settings): w.disabled = busy or not any(r.film.now for r in self.runs)
@@ -800,7 +802,7 @@ def _generate_both(self:Dashboard, _=None):
         return runs
     self._start(plan)
 
-# %% ../nbs/08_dashboard.ipynb #0b04fe47
+# %% ../nbs/08_dashboard.ipynb #f91be2dc
 @patch
 def _save(self:Dashboard, kind, data, i=None):
     seed = self.runs[0].last.get('seed', 0)
@@ -810,7 +812,7 @@ def _save(self:Dashboard, kind, data, i=None):
 def _save_png(self:Dashboard, one=False):
     "What is shown, or the chosen picture, with its recipe."
     k, i = self.chosen[-1] if one else (0, None)
-    if not one: return self._save('png', as_png(_beside([self._image(r)[0] for r in self.runs]), self._recipe(), '\n\n'.join(as_code(r.recipe, r.named) for r in self.runs)))
+    if not one: return self._save('png', as_png(_beside([self._image(r)[0] for r in self.runs if r.film.now]), self._recipe(), '\n\n'.join(as_code(r.recipe, r.named) for r in self.runs)))
     run = self.runs[k]
     self._save('png', as_png(grid_picture(run.film.moments[-1][2][i:i + 1]), one_of(run.recipe, i), self._code()), i)
 

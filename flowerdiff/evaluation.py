@@ -294,7 +294,7 @@ def floor(
     if 'accuracy' in figures: figures['accuracy']['interval'] = None   # of one set, and one probe
     return dict(name='real pictures', n=n, real=len(ref.all) - n, biased=n <= ref.all.shape[1], extractor=ref.extract.name, figures=figures)
 
-# %% ../nbs/06_evaluation.ipynb #89f5a753
+# %% ../nbs/06_evaluation.ipynb #f57c94f1
 Maker = namedtuple('Maker', 'name size make labels facts seen most', defaults=(None, {}, (), None))
 
 def model_maker(
@@ -306,7 +306,7 @@ def model_maker(
     m.sample(1, **how | dict(steps=min(2 if how.get('steps') is None else how['steps'], 2)))   # a mistake shows now, not in ten minutes
     def make(n, seed, start): return m.sample(n, seed=seed, start=start, **how), m.nfe
     def labels(n, seed): return [m.classes[i] for i in pick_labels(m.classes, m.config.get('class_counts'), how.get('classes'), n, seed, 0)]
-    facts = {k: m.preset[k] if how.get(k) is None else how[k] for k in ('sampler', 'guidance')} | dict(steps=how.get('steps') or (m.preset['steps'] if how.get('sampler') in (None, m.preset['sampler']) else SAMPLERS[how['sampler']].steps), model=m.config.get('training', {}).get('steps'))
+    facts = {k: m.preset[k] if how.get(k) is None else how[k] for k in ('sampler', 'guidance')} | dict(steps=how.get('steps') or (m.preset['steps'] if how.get('sampler') in (None, m.preset['sampler']) else SAMPLERS[how['sampler']].steps), trained_steps=m.config.get('training', {}).get('steps'))
     return Maker(name, m.size, make, labels if m.classes else None, facts, tuple(m.config.get('training', {}).get('data', {}).get('splits', ())))
 
 # %% ../nbs/06_evaluation.ipynb #19f75cca
@@ -378,7 +378,7 @@ def evaluate(
     return dict(name=maker.name, n=n, real=len(ref.all), biased=n <= ref.all.shape[1], data=dict(source=str(ref.train.source), key=ref.train.key), seeds=seeds, nfe=nfe) | maker.facts | dict(extractor=ref.extract.name, device=str(ref.extract.device), figures=_summary(_turned(each)), seconds=round(time.perf_counter() - began, 1),
         versions=dict(flowerdiff=flowerdiff.__version__) | {p: version(p) for p in ('torch', 'torchvision', 'numpy', 'scipy')})
 
-# %% ../nbs/06_evaluation.ipynb #307eba62
+# %% ../nbs/06_evaluation.ipynb #d8f6d568
 ROWS = dict(fd=('FD', 1, 2), kid=('KID x 1000', 1000, 2), precision=('precision', 1, 3), recall=('recall', 1, 3), density=('density', 1, 3), coverage=('coverage', 1, 3),
     inception_score=('Inception score', 1, 2), ratio=('memorisation ratio', 1, 3), copies=('copies %', 100, 1), accuracy=('class accuracy %', 100, 1))
 
@@ -394,6 +394,6 @@ def table(
     text = ['  '.join([l[0].ljust(first), *(t.rjust(w) for t, w in zip(l[1:], wide))]) for l in lines]
     if few := [c['name'] for c in columns if c.get('biased')]: text.append(f"BIASED: FD of {', '.join(few)} is far too large, with fewer pictures than features: look at KID, or take more")
     mean = lambda c, k: c['figures'].get(k, dict(mean=0 if k == 'copies' else 1))['mean']
-    text += [f"COPIES: {c['name']} repeats training pictures; its distances and its recall say nothing about quality" for c in columns if mean(c, 'copies') > .05 and mean(c, 'ratio') < .95]
+    text += [f"COPIES: {100*mean(c, 'copies'):.0f} % of {c['name']} are as near to a training picture as 1 % of real pictures are: unless they are blurred, they repeat it. Look at the pairs; its distances and its recall say nothing about quality" for c in columns if mean(c, 'copies') > .05]
     text += [f"SEEN: {c['name']} is nearer to the held-out pictures than to the others; it may have been made from them" for c in columns if mean(c, 'ratio') > 1.5]
     return '\n'.join(text)
