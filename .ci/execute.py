@@ -1,11 +1,11 @@
 """Run notebooks from top to bottom by nbdev's rules, and store what they show: `python .ci/execute.py [NOTEBOOK ...]`
 
-Without names, all of them. Each runs in a process of its own. Cells marked `#| eval: false` or `#| slow` are not run and
+Without names, all of them. With `--check` nothing is stored: a notebook fails whose stored text is not what running it gives. Each runs in a process of its own. Cells marked `#| eval: false` or `#| slow` are not run and
 keep the outputs they have; with FLOWERDIFF_SLOW=1 the slow ones run too. Pictures are stored as JPEG where that is smaller.
 If a cell fails, its notebook stays as it was. Pictures of a data set are never stored, so FLOWERDIFF_DATA is not heeded."""
 import base64, io, os, re, subprocess, sys
 from pathlib import Path
-from execnb.nbio import write_nb
+from execnb.nbio import read_nb, write_nb
 from execnb.shell import CaptureShell
 from nbdev.clean import clean_nb
 from nbdev.config import get_config
@@ -56,16 +56,19 @@ def stale(before, after):
         if len(a) != len(b): yield i, f'{len(a)} lines', f'{len(b)} lines: {b[:3]}'
         else: yield from ((i, x, y) for x, y in zip(a, b) if not same(x, y))
 
-def refresh(path):
-    nb = execute(path, set() if os.environ.get('FLOWERDIFF_SLOW') == '1' else {*get_config(path=top).tst_flags.split()})
+def run_one(path, check):
+    "Run a notebook; store its outputs, or compare them with those that are stored."
+    before, nb = read_nb(path), execute(path, set() if os.environ.get('FLOWERDIFF_SLOW') == '1' else {*get_config(path=top).tst_flags.split()})
+    if check: return '\n'.join(f'{path.name}, cell {i}: stored is {a!r}, now it is {b!r}' for i, a, b in stale(before, nb) if not os.environ.get('FLOWERDIFF_DATA')) or 0   # other pictures give other numbers
     for out in (o for c in nb.cells for o in c.get('outputs', [])): smaller(out.get('data', {}))
     clean_nb(nb); write_nb(nb, path)
 
 if __name__ == '__main__':
-    if sys.argv[1:2] == ['--one']: sys.exit(refresh(Path(sys.argv[2])))
+    mode, *names = sys.argv[1:] if sys.argv[1:] and sys.argv[1].startswith('--') else ['', *sys.argv[1:]]
+    if mode == '--one': sys.exit(run_one(Path(names[0]), len(names) > 1))
     env = {k: v for k, v in os.environ.items() if k != 'FLOWERDIFF_DATA'} | {'MPLBACKEND': 'agg'}
-    paths, failed = [Path(p).resolve() for p in sys.argv[1:]] or sorted(nbglob(top/'nbs', as_path=True)), []
+    paths, failed = [Path(p).resolve() for p in names] or sorted(nbglob(top/'nbs', as_path=True)), []
     for p in paths:
         print(p.name, flush=True)
-        if subprocess.run([sys.executable, __file__, '--one', p], env=env, stdin=subprocess.DEVNULL).returncode: failed.append(p.name)
-    sys.exit(f'not refreshed, see above: {", ".join(failed)}' if failed else 0)
+        if subprocess.run([sys.executable, __file__, '--one', p, *[mode]*bool(mode)], env=env, stdin=subprocess.DEVNULL).returncode: failed.append(p.name)
+    sys.exit(f'failed, see above: {", ".join(failed)}' if failed else 0)

@@ -1,4 +1,5 @@
-"""The notebooks are the tests: each is run from top to bottom by nbdev's own rules, in a process of its own.
+"""The notebooks are the tests: each is run from top to bottom by nbdev's own rules, in a process of its own, and must say
+what is stored in it.
 
     pytest                      all notebooks, without the cells marked `#| slow`
     FLOWERDIFF_SLOW=1 pytest    the notebooks that have slow cells, with those cells; and those that load pictures,
@@ -7,28 +8,21 @@
 import os, re, subprocess, sys
 from pathlib import Path
 import pytest
-from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 
 top = Path(__file__).resolve().parent.parent
-cfg = get_config(path=top)
 slow = os.environ.get('FLOWERDIFF_SLOW') == '1'
-skip = [] if slow else cfg.tst_flags.split()
-code = """import sys; from pathlib import Path; from nbdev.test import test_nb
-passed, _ = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[3:], basepath=sys.argv[2])
-sys.exit(not passed)"""
-
 def is_slow(nb): return re.search(r'"#\|\s*slow\b', nb.read_text(encoding='utf-8'))
 
 notebooks = [nb for nb in sorted(nbglob(top/'nbs', as_path=True)) if is_slow(nb) or not slow]
 
-def run(nb, skip, **env):
-    env = {**os.environ, 'MPLBACKEND': 'agg', **env}  # never a window
-    done = subprocess.run([sys.executable, '-c', code, nb, top, *skip], cwd=nb.parent, env=env, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, f'{nb.name}: see the traceback above'
+def run(nb, **env):
+    env = {k: v for k, v in os.environ.items() if k != 'FLOWERDIFF_DATA'} | {'MPLBACKEND': 'agg'} | env  # never a window
+    done = subprocess.run([sys.executable, top/'.ci/execute.py', '--one', nb, '--check'], env=env, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f'{nb.name}: see above'
 
 @pytest.mark.parametrize('nb', notebooks, ids=[str(nb.relative_to(top/'nbs')) for nb in notebooks])
-def test_notebook(nb): run(nb, skip)
+def test_notebook(nb): run(nb)
 
 loading = [nb for nb in sorted(nbglob(top/'nbs', as_path=True)) if 'load_pictures(os.environ' in nb.read_text(encoding='utf-8')]
 
@@ -38,7 +32,7 @@ def test_without_labels(nb, tmp_path):
     from PIL import Image
     from flowerdiff.data import draw_flowers
     for i, im in enumerate(draw_flowers(160)[0]): Image.fromarray(im.permute(1, 2, 0).numpy()).save(tmp_path/f'{i}.png')
-    run(nb, cfg.tst_flags.split(), FLOWERDIFF_DATA=str(tmp_path))
+    run(nb, FLOWERDIFF_DATA=str(tmp_path), FLOWERDIFF_SLOW='')
 
 def test_readme_python(tmp_path):
     "The Python in README.md, run from top to bottom as printed."
