@@ -46,11 +46,11 @@ def choose_preset(net, config, a, ref, nfe):
     found = []
     for (sampler, spacing), low, guidance in itertools.product(SAMPLERS, (.005, .02, .05), (1., 1.3, 1.7, 2.2) if 'classes' in config else (1.,)):
         steps = nfe if guidance == 1 else nfe//2
-        preset = dict(sampler=sampler, steps=steps, guidance=guidance, sigma_min=low)
-        try: k = score(net, config | dict(preset=preset), a, ref, spacing=spacing)
+        preset = dict(sampler=sampler, steps=steps, guidance=guidance, sigma_min=low, spacing=spacing)
+        try: k = score(net, config | dict(preset=preset), a, ref)
         except ValueError as e: print(f'{preset}: {e}'); continue
-        found.append(dict(kid=k.value, error=k.error, spacing=spacing, preset=preset))
-        print(f"{nfe} evaluations, {preset}, {spacing}: KID x 1000 {1000*k.value:.2f}", flush=True)
+        found.append(dict(kid=k.value, error=k.error, preset=preset))
+        print(f"{nfe} evaluations, {preset}: KID x 1000 {1000*k.value:.2f}", flush=True)
         if a.quick and len(found) == 3: break
     return sorted(found, key=lambda f: f['kid'])
 

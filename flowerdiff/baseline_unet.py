@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['NoiseEmbedding', 'ConvBlock', 'check_size', 'BaselineUNet', 'net_cost']
 
-# %% ../nbs/02_baseline_unet.ipynb #f84f3a90
+# %% ../nbs/02_baseline_unet.ipynb #1737e144
 import torch, torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from .data import FlowerDiffError
 
-# %% ../nbs/02_baseline_unet.ipynb #581febdf
+# %% ../nbs/02_baseline_unet.ipynb #b832c53b
 class NoiseEmbedding(nn.Module):
     "c_noise (N,) to a vector (N, n_emb) that steers the blocks."
     def __init__(self,
@@ -22,23 +23,37 @@ class NoiseEmbedding(nn.Module):
         self.n_freq = n_freq
         self.mlp = nn.Sequential(nn.Linear(2*n_freq, n_emb), nn.SiLU(), nn.Linear(n_emb, n_emb), nn.SiLU())
 
-    def waves(self, c_noise):
-        "Sines and cosines (N, 2*n_freq), in float32: the fast ones would be lost in 16 bits."
+    def waves(self,
+        c_noise:torch.Tensor, # (N,) noise levels: ln(sigma)/4
+    )->torch.Tensor: # (N, 2*n_freq) in [-1, 1]
+        "Sines and cosines, in float32: the fast ones would be lost in 16 bits."
         a = c_noise.float()[:,None]*torch.logspace(0, 8, self.n_freq, base=2, device=c_noise.device)
         return torch.cat([a.sin(), a.cos()], 1)
 
-    def forward(self, c_noise): return self.mlp(self.waves(c_noise).to(self.mlp[0].weight.dtype))
+    def forward(self,
+        c_noise:torch.Tensor, # (N,) noise levels: ln(sigma)/4
+    )->torch.Tensor: # (N, n_emb)
+        "The vectors."
+        return self.mlp(self.waves(c_noise).to(self.mlp[0].weight.dtype))
 
-# %% ../nbs/02_baseline_unet.ipynb #7295e546
+# %% ../nbs/02_baseline_unet.ipynb #e10d038b
 class ConvBlock(nn.Module):
     "(N, ni, H, W) to (N, nf, H, W), steered by the embedding (N, n_emb)."
-    def __init__(self, ni, nf, n_emb):
+    def __init__(self,
+        ni:int, # channels in
+        nf:int, # channels out, a multiple of 8
+        n_emb:int, # length of the embedding
+    ):
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(ni, nf, 3, padding=1), nn.GroupNorm(8, nf)
         self.conv2, self.norm2 = nn.Conv2d(nf, nf, 3, padding=1), nn.GroupNorm(8, nf)
         self.steer = nn.Linear(n_emb, nf)
 
-    def forward(self, x, emb):
+    def forward(self,
+        x:torch.Tensor, # (N, ni, H, W)
+        emb:torch.Tensor, # (N, n_emb)
+    )->torch.Tensor: # (N, nf, H, W)
+        "Two convolutions, the embedding added between them."
         x = F.silu(self.norm1(self.conv1(x))) + self.steer(emb)[:,:,None,None]
         return F.silu(self.norm2(self.conv2(x)))
 
@@ -52,7 +67,7 @@ def check_size(
     if bad := [s for s in x.shape[-2:] if s % m]:
         raise FlowerDiffError(f"size {bad[0]} cannot be halved {halvings} times: use a multiple of {m}, such as {max(m, round(bad[0]/m)*m)}")
 
-# %% ../nbs/02_baseline_unet.ipynb #5dd63d3d
+# %% ../nbs/02_baseline_unet.ipynb #0d25d78a
 class BaselineUNet(nn.Module):
     "Plain U-Net: `net(x, c_noise)`, x (N, 3, H, W) with H and W multiples of 16."
     def __init__(self,
@@ -71,17 +86,23 @@ class BaselineUNet(nn.Module):
         self.out = nn.Conv2d(2*widths[0], 3, 3, padding=1)
         nn.init.zeros_(self.out.weight); nn.init.zeros_(self.out.bias)
 
-    def forward(self, x, c_noise):
-        check_size(x, len(self.down))
-        emb, first, skips = self.embed(c_noise), self.inp(x), []
-        x = first
-        for enc, down in zip(self.enc, self.down):
-            skips.append(enc(x, emb))
-            x = down(skips[-1])
-        x = self.mid(x, emb)
-        for up, dec in reversed(list(zip(self.up, self.dec))):
-            x = dec(torch.cat([up(x), skips.pop()], 1), emb)
-        return self.out(torch.cat([x, first], 1))   # `first` is linear in the input: see above
+# %% ../nbs/02_baseline_unet.ipynb #e8311503
+@patch
+def forward(self:BaselineUNet,
+    x:torch.Tensor, # (N, 3, H, W) near unit size
+    c_noise:torch.Tensor, # (N,) noise levels: ln(sigma)/4
+)->torch.Tensor: # (N, 3, H, W)
+    "The network's answer."
+    check_size(x, len(self.down))
+    emb, first, skips = self.embed(c_noise), self.inp(x), []
+    x = first
+    for enc, down in zip(self.enc, self.down):
+        skips.append(enc(x, emb))
+        x = down(skips[-1])
+    x = self.mid(x, emb)
+    for up, dec in reversed(list(zip(self.up, self.dec))):
+        x = dec(torch.cat([up(x), skips.pop()], 1), emb)
+    return self.out(torch.cat([x, first], 1))   # `first` is linear in the input: see above
 
 # %% ../nbs/02_baseline_unet.ipynb #9a0d32e4
 def net_cost(

@@ -15,8 +15,10 @@ from fastcore.script import call_parse, store_true
 # %% ../nbs/09_cli.ipynb #77ff279b
 if __name__ == '__main__' and '__file__' in globals(): sys.exit('flowerdiff.cli is not run by itself: use flowerdiff_sample, flowerdiff_train, flowerdiff_eval or flowerdiff_lab')
 
-# %% ../nbs/09_cli.ipynb #6c70cabc
-def one_line_errors(f):
+# %% ../nbs/09_cli.ipynb #03f5cb41
+def one_line_errors(
+    f:callable, # a command
+)->callable: # the same command
     "`f`, with a `FlowerDiffError` as a line and exit status 2."
     @functools.wraps(f)
     def run(*args, **kwargs):
@@ -135,7 +137,28 @@ def train(
     if run.team.is_main_process: print(f"{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_sample --model {out}", flush=True)
     _leave(run.team)
 
-# %% ../nbs/09_cli.ipynb #1572a997
+# %% ../nbs/09_cli.ipynb #7dae347f
+def _check_files(**options):
+    "Refuse files that could not be written, before the work is done."
+    from flowerdiff.data import FlowerDiffError, user_path
+    from flowerdiff.pretrained import can_write
+    for option, file in options.items():
+        if file: can_write(user_path(file).parent)
+        if file and user_path(file).is_dir(): raise FlowerDiffError(f"--{option} {file} is a folder: give a file")
+
+def _maker(model, pictures, pipeline, sampler, steps, guidance, device):
+    "Whose samples are judged; options that say nothing about them are refused."
+    from flowerdiff.data import FlowerDiffError
+    from flowerdiff.evaluation import folder_maker, model_maker, pipeline_maker
+    from flowerdiff.pretrained import load
+    if pictures and pipeline: raise FlowerDiffError("--pictures and --pipeline are both given: choose one")
+    idle = dict(sampler=sampler, guidance=guidance) | (dict(steps=steps) if pictures else {}) if pictures or pipeline else {}
+    if wrong := [k for k, v in idle.items() if v is not None]: raise FlowerDiffError(f"--{wrong[0]} is for a model: leave it out with --{'pictures' if pictures else 'pipeline'}")
+    if pictures: return folder_maker(pictures)
+    if pipeline: return pipeline_maker(pipeline, steps, device)
+    return model_maker(load(model, device), Path(model).name, sampler=sampler, steps=steps, guidance=guidance)
+
+# %% ../nbs/09_cli.ipynb #80a79753
 @call_parse
 @one_line_errors
 def eval(
@@ -151,6 +174,7 @@ def eval(
     extractor:str='effnet_lite0', # effnet_lite0, inception or dinov2
     weights:str=None, # file with the weights of the extractor (downloaded)
     json:str=None, # file for the figures (printed only)
+    card:str=None, # file for a model card with the figures, such as runs/mine/README.md (none)
     device:str=None, # cuda, mps or cpu (the best there is)
 ):
     "Judge samples: distances, precision, recall, memorisation, beside the floor of real pictures."
@@ -158,21 +182,16 @@ def eval(
     from json import dumps
     from accelerate import PartialState
     from flowerdiff.data import FlowerDiffError, check_whole, user_path
-    from flowerdiff.evaluation import Extractor, Reference, evaluate, floor, folder_maker, model_maker, pipeline_maker, table
-    from flowerdiff.pretrained import can_write, load, write_whole
-    if pictures and pipeline: raise FlowerDiffError("--pictures and --pipeline are both given: choose one")
-    idle = dict(sampler=sampler, guidance=guidance) | (dict(steps=steps) if pictures else {}) if pictures or pipeline else {}
-    if wrong := [k for k, v in idle.items() if v is not None]: raise FlowerDiffError(f"--{wrong[0]} is for a model: leave it out with --{'pictures' if pictures else 'pipeline'}")
-    if json: can_write(user_path(json).parent)
-    if json and user_path(json).is_dir(): raise FlowerDiffError(f"--json {json} is a folder: give a file")
+    from flowerdiff.evaluation import Extractor, Reference, evaluate, floor, model_card, table
+    from flowerdiff.pretrained import load, write_whole
+    _check_files(json=json, card=card)
+    if card and (pictures or pipeline): raise FlowerDiffError("--card is for a model of flowerdiff: leave it out")
     if n is not None: check_whole('n', n, 6)
     check_whole('seeds', seeds)
     warnings.formatwarning = lambda message, *_: f'flowerdiff_eval: {message}\n'
     state = PartialState()
     if state.num_processes > 1: device = device or str(state.device)
-    if pictures: maker = folder_maker(pictures)
-    elif pipeline: maker = pipeline_maker(pipeline, steps, device)
-    else: maker = model_maker(load(model, device), Path(model).name, sampler=sampler, steps=steps, guidance=guidance)
+    maker = _maker(model, pictures, pipeline, sampler, steps, guidance, device)
     with state.main_process_first(): ref = Reference(data, Extractor(extractor, weights, device), maker.size)   # downloaded and computed once, read by the others
     out = evaluate(maker, ref, n, seeds)
     if state.is_main_process:
@@ -180,6 +199,7 @@ def eval(
         text = dumps(out | dict(floor=best))
         print(table([out, best]), text, sep='\n', flush=True)
         if json: write_whole(user_path(json), lambda p: p.write_text(text + '\n'))
+        if card: write_whole(user_path(card), lambda p: p.write_text(model_card(load(model, 'cpu'), model, [out, best])))
     _leave(state)
 
 # %% ../nbs/09_cli.ipynb #48844735

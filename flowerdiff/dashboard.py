@@ -4,9 +4,7 @@
 
 # %% auto #0
 __all__ = ['CALLS', 'MOST', 'FITS', 'MOMENTS', 'ROOM', 'COLS', 'MODELS', 'OWN', 'TRIES', 'RED', 'QUALITY', 'ROWS', 'perform',
-           'as_code', 'one_of', 'read_recipe', 'as_png', 'Film', 'evaluations', 'memory_needed', 'refuse_too_many',
-           'watched', 'Run', 'Stopped', 'Worker', 'Screen', 'Dashboard', 'control', 'button', 'line', 'number',
-           'look_at_run']
+           'as_code', 'read_recipe', 'Film', 'watched', 'Run', 'Stopped', 'Screen', 'Dashboard', 'look_at_run']
 
 # %% ../nbs/08_dashboard.ipynb #523a61a4
 import atexit, io, json, math, random, tempfile, time
@@ -68,14 +66,14 @@ def as_code(
         else: out += ['import torch', 'mask = torch.zeros(m.size, m.size)', 'mask[{1}:{3}, {0}:{2}] = 1'.format(*d['box']), f'x = m.inpaint({many}, mask, {how})']
     return '\n'.join(out)
 
-# %% ../nbs/08_dashboard.ipynb #3863247d
-def one_of(recipe, i):
+# %% ../nbs/08_dashboard.ipynb #a3e25cad
+def _one_of(recipe, i):
     "The recipe of picture `i` alone, of those that `recipe` makes."
     *before, last = recipe['do']
     if last['call'] == 'sample': return recipe | dict(do=[last | dict(n=1, start=last.get('start', 0) + i)])
     return recipe | dict(do=[*recipe['do'], dict(call='pick', i=i)])
 
-# %% ../nbs/08_dashboard.ipynb #cde96437
+# %% ../nbs/08_dashboard.ipynb #a428221b
 CALLS = dict(sample=('n',), between=('n', 'a', 'b', 'seed'), pick=('i',), vary=('n', 'sigma'), inpaint=('n', 'box'))   # and what they need
 MOST = dict(n=10**6, seed=2**32 - 1, start=2**32 - 1, i=10**6, a=2**32 - 1, b=2**32 - 1, steps=1000)   # what is a whole number, and at most
 _is_number = lambda v: isinstance(v, (int, float)) and v >= 0
@@ -92,6 +90,7 @@ def _check_recipe(recipe):
             elif k != 'call' and not FITS[k](v): raise FlowerDiffError(f"these settings cannot be: {k} is {str(v)[:40]}")
     return recipe
 
+# %% ../nbs/08_dashboard.ipynb #193011bb
 def read_recipe(
     data:bytes, # of a .json file, or of a .png the dashboard has written
 )->list: # one recipe, or the two of a comparison
@@ -103,22 +102,28 @@ def read_recipe(
     except FlowerDiffError: raise
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError): raise FlowerDiffError("this file holds no settings of the dashboard: open a .json or .png that it has saved") from None
 
-def as_png(im, recipe=None, code=''):
+# %% ../nbs/08_dashboard.ipynb #4524e920
+def _as_png(im, recipe=None, code=''):
     "A picture as the bytes of a PNG, with how it was made."
     about, file = PngImagePlugin.PngInfo(), io.BytesIO()
     if recipe: about.add_text('flowerdiff', json.dumps(recipe)); about.add_text('code', code)
     im.save(file, 'png', pnginfo=about, compress_level=1 if recipe is None else 6)
     return file.getvalue()
 
-# %% ../nbs/08_dashboard.ipynb #5563acab
+# %% ../nbs/08_dashboard.ipynb #4a8815eb
 MOMENTS, ROOM = 41, 2**26   # kept of a run: so many, and so many bytes, at most
 
 class Film:
     "The moments of a run, as bytes."
-    def __init__(self, n, size):
+    def __init__(self,
+        n:int, # pictures
+        size:int, # their height and width in pixels
+    ):
         self.most, self.kept, self.now, self.rows = max(2, min(MOMENTS, ROOM//(6*n*size**2))), {}, None, 0
 
-    def see(self, step):
+    def see(self,
+        step:Step, # from a sampler
+    ):
         "Keep a `Step`, if it is one of those to be kept."
         self.rows = min(self.most, step.n + 1)
         self.planned = [round(j*step.n/(self.rows - 1)) for j in range(self.rows)]
@@ -126,24 +131,30 @@ class Film:
         if step.i in self.planned: self.kept[step.i] = self.now
 
     @property
-    def moments(self): return [self.kept[i] for i in sorted(self.kept)]
+    def moments(self):
+        "Those kept so far, in order: step, sigma, and the pictures and guesses as bytes."
+        return [self.kept[i] for i in sorted(self.kept)]
 
-# %% ../nbs/08_dashboard.ipynb #ef33ab99
+# %% ../nbs/08_dashboard.ipynb #f1ed695a
 COLS = 12   # pictures in a row
 
 @patch
 def sheet(self:Film,
     j:int=None, # which of the moments; None: the newest
     guess:bool=False, # what the pictures are thought to become, instead of what they are
-    cols:int=COLS,
+    cols:int=COLS, # pictures in a row, at most
 )->tuple: # picture, [places, columns, step, margin]
     "All pictures at one moment."
     x = (self.now if j is None else self.moments[j])[3 if guess else 2]
     return grid_picture(x, min(cols, len(x))), [len(x), min(cols, len(x)), x.shape[-1] + 2*(len(x) > 1), 0]
 
 @patch
-def by_time(self:Film, rows, guess=False, cols=COLS):
-    "Time going down: each of at most `rows` rows a moment of the first `cols` pictures, its sigma beside it; returns what `sheet` does."
+def by_time(self:Film,
+    rows:int, # moments to show, at most
+    guess:bool=False, # as for `sheet`
+    cols:int=COLS, # show the first so many pictures
+)->tuple: # as from `sheet`
+    "Time going down: each row a moment of the first pictures, its sigma beside it."
     rows = max(2, min(rows, self.rows))
     there = [self.kept.get(self.planned[round(j*(self.rows - 1)/(rows - 1))]) for j in range(rows)]
     x = [t[3 if guess else 2][:cols] if t else torch.full_like(self.now[2][:cols], 255) for t in there]
@@ -151,21 +162,21 @@ def by_time(self:Film, rows, guess=False, cols=COLS):
     step = x[0].shape[-1] + 2
     return im, [rows*len(x[0]), len(x[0]), step, im.width - len(x[0])*step - 2]
 
-# %% ../nbs/08_dashboard.ipynb #3213f477
-def evaluations(m, do):
+# %% ../nbs/08_dashboard.ipynb #47656678
+def _evaluations(m, do):
     "How many pictures the calls of a recipe will send through the network of `m`, at most."
     how = lambda d, k: d.get(k) or ('repaint' if (k, d['call']) == ('sampler', 'inpaint') else m.preset[k])
     return sum(d['n']*SAMPLERS[how(d, 'sampler')].nfe(how(d, 'steps'))*(2 if how(d, 'guidance') != 1 else 1) for d in do if d['call'] != 'pick')
 
-def memory_needed(m, n):
+def _memory_needed(m, n):
     "The memory that `n` pictures of model `m` take while they are made, roughly, in bytes."
     return m.size**2*(3*100*n + 2000*min(n, 30 if m.device.type == 'cpu' else 512)) + ROOM
 
-def refuse_too_many(m, n, free=None):
+def _refuse_too_many(m, n, free=None):
     "Refuse more pictures than there is memory for."
     if free is None: free = torch.cuda.mem_get_info(m.device)[0] if m.device.type == 'cuda' else psutil.virtual_memory().available
-    need, room = memory_needed(m, n), int(.8*free)
-    most = next((k for k in (5000, 2000, 1000, 500, 200, 100, 60, 30, 10) if memory_needed(m, k) <= room), 1)
+    need, room = _memory_needed(m, n), int(.8*free)
+    most = next((k for k in (5000, 2000, 1000, 500, 200, 100, 60, 30, 10) if _memory_needed(m, k) <= room), 1)
     if need > room: raise FlowerDiffError(f"{n} pictures need about {need/2**30:.1f} GiB of memory, and {room/2**30:.1f} are free: ask for at most {most}")
 
 # %% ../nbs/08_dashboard.ipynb #3fa20ba6
@@ -182,20 +193,20 @@ def watched(
     m.denoise = denoise
     return m
 
-# %% ../nbs/08_dashboard.ipynb #cdb254bd
+# %% ../nbs/08_dashboard.ipynb #6828deb1
 class Run:
     "A recipe on its way."
     def __init__(self,
-        recipe:dict,
-        m:Model,
+        recipe:dict, # 'model', and the calls to 'do'
+        m:Model, # that makes the pictures
         x:torch.Tensor=None, # what all calls but the last make, if it is there already
         label:str=None, # what to call the model on the page
         named:bool=True, # the model has a name that `load` knows
     ):
         self.recipe, self.m, self.x, self.label, self.named, self.last = recipe, m, x, label or recipe['model'], named, recipe['do'][-1]
         self.todo = recipe['do'] if x is None else recipe['do'][-1:]
-        self.n, self.total = self.last.get('n', 1), evaluations(m, self.todo)
-        refuse_too_many(m, max(d.get('n', 1) for d in self.todo))
+        self.n, self.total = self.last.get('n', 1), _evaluations(m, self.todo)
+        _refuse_too_many(m, max(d.get('n', 1) for d in self.todo))
         self.film, self.done, self.seconds, self.pictures = Film(self.n, m.size), 0, 0., None
 
     def begin(self):
@@ -206,8 +217,11 @@ class Run:
         x = m.noise(self.n, d.get('seed', 0), d.get('start', 0))*s
         self.film.see(Step(0, steps, s, x, x))
 
-    def go(self, look=lambda: None, see=lambda: None):
-        "Make the pictures; `look` is called after each evaluation, `see` after each step of the last call."
+    def go(self,
+        look:callable=lambda: None, # called after each evaluation; what it raises ends the run
+        see:callable=lambda: None, # called after each step of the last call
+    ):
+        "Make the pictures."
         began, x = time.monotonic(), self.x
         def count(n):
             self.done, self.seconds = self.done + n, time.monotonic() - began
@@ -219,19 +233,21 @@ class Run:
         self.pictures = x
         if self.film.now is None: self.film.see(Step(1, 1, 0., x, x))   # a single picture, picked
 
-# %% ../nbs/08_dashboard.ipynb #760dc92a
+# %% ../nbs/08_dashboard.ipynb #84c2cf3a
 @patch
-def flower(self:Run, i):
-    "The name of the flower that picture `i` was asked to be, or None."
+def flower(self:Run,
+    i:int, # number of the picture
+)->str|None: # its name; None: no flower was asked for
+    "The flower that picture `i` was asked to be."
     if not (m := self.m).classes: return None
     d = next(c for c in reversed(self.recipe['do']) if c['call'] != 'pick')
     if (c := d.get('classes')) is not None: return c[i % len(c)] if isinstance(c, list) else None if c == 'any' else m.classes[class_number(m.classes, c)]
     return m.classes[pick_labels(m.classes, m.config.get('class_counts'), None, 1, d.get('seed', 0), d.get('start', 0) + i).item()]
 
-# %% ../nbs/08_dashboard.ipynb #e9dec3b0
+# %% ../nbs/08_dashboard.ipynb #ae4d426f
 class Stopped(Exception): "Someone pressed Stop."
 
-class Worker:
+class _Worker:
     "One piece of work at a time, in a thread of its own."
     def __init__(self,
         tell:callable, # tell(text, error): one line about how it ended
@@ -267,7 +283,8 @@ class Worker:
             self.busy = False
             self.changed(False)
 
-# %% ../nbs/08_dashboard.ipynb #7a27d853
+# %% ../nbs/08_dashboard.ipynb #10b58e70
+# in one piece: it is one script, for the browser
 _ESM = """
 function initialize({model}) {
   model.on('msg:custom', async (what, buffers) => {
@@ -352,7 +369,7 @@ def _place(keep):
     _runs_of_cell[cell] = run, count = run, count + 1 if before == run else 1
     return cell, count
 
-# %% ../nbs/08_dashboard.ipynb #9632d052
+# %% ../nbs/08_dashboard.ipynb #6845d5a6
 class Dashboard(widgets.VBox):
     "Choose a model, press Generate, watch noise become flowers."
     def __new__(cls, models=None, n=60, keep=None):
@@ -374,107 +391,109 @@ class Dashboard(widgets.VBox):
         if n < 1: raise FlowerDiffError(f"n is {n}: ask for at least 1")
         self.models, self.n, self.loaded, self.runs, self.before, self.chosen, self.used, self.taken, self.fitted, self.wrong, self.seen = dict(models or MODELS), n, {}, [], [], [], None, None, None, False, None
         self.drawn = self.told = 0.              # when; not every step of a fast run is worth showing
-        self.lock, self.lock_of_loading, self.worker, self.follower = RLock(), Lock(), Worker(self._say, self._buttons), None
+        self.lock, self.lock_of_loading, self.worker, self.follower = RLock(), Lock(), _Worker(self._say, self._buttons), None
         super().__init__([self._page()])
         self._connect()
         self.ready = True
         self._prepare()
 
-    def leave(self):
-        "Make room for another: nothing of this dashboard is kept."
-        self.worker.stop()
-        self.watch.value, self.runs, self.before, self.loaded, self.chosen = False, [], [], {}, []
-        def close(w):
-            for child in getattr(w, 'children', ()): close(child)
-            for name in ('layout', 'style'):
-                if hasattr(w, name): getattr(w, name).close()
-            w.close()
-        self.link.close(); close(self)
+# %% ../nbs/08_dashboard.ipynb #d9d10dce
+@patch
+def leave(self:Dashboard):
+    "Make room for another: nothing of this dashboard is kept."
+    self.worker.stop()
+    self.watch.value, self.runs, self.before, self.loaded, self.chosen = False, [], [], {}, []
+    def close(w):
+        for child in getattr(w, 'children', ()): close(child)
+        for name in ('layout', 'style'):
+            if hasattr(w, name): getattr(w, name).close()
+        w.close()
+    self.link.close(); close(self)
 
-# %% ../nbs/08_dashboard.ipynb #4309424c
-def control(kind, name, tip, width='max-content', **kw):
+# %% ../nbs/08_dashboard.ipynb #9c5bc892
+def _control(kind, name, tip, width='max-content', **kw):
     return kind(description=name, tooltip=tip, layout=dict(width=width), style=dict(description_width='initial'), **kw)
 
-def button(name, tip, icon='', width='auto', **kw): return widgets.Button(description=name, tooltip=tip, icon=icon, layout=dict(width=width), **kw)
+def _button(name, tip, icon='', width='auto', **kw): return widgets.Button(description=name, tooltip=tip, icon=icon, layout=dict(width=width), **kw)
 
-def line(*ws): return widgets.HBox(ws, layout=dict(flex_flow='row wrap', align_items='center', grid_gap='0 8px'))
+def _line(*ws): return widgets.HBox(ws, layout=dict(flex_flow='row wrap', align_items='center', grid_gap='0 8px'))
 
 @patch
 def _what(self:Dashboard):
     names = [*self.models, OWN]
-    self.model = control(widgets.ToggleButtons, 'Network', 'Which network makes the pictures', options=names,
+    self.model = _control(widgets.ToggleButtons, 'Network', 'Which network makes the pictures', options=names,
                          tooltips=[f'Pictures by the network: {m}' for m in self.models] + ['A network of your own'])
-    self.own = control(widgets.Text, 'Folder or Hub id', 'The folder of a training run, or owner/name on the Hugging Face Hub; press Enter', '320px', continuous_update=False, placeholder='runs/mine')
-    self.flower = control(widgets.Combobox, 'Flower', 'Type to search; empty: any flower', '230px', placeholder='any', continuous_update=False)
-    self.guidance = control(widgets.BoundedFloatText, 'Guidance', '1 is off; more is clearer and less varied, and takes twice as long', '130px', value=1., min=0, max=20, step=.5)
-    self.count = control(widgets.IntText, 'Pictures', 'How many', '120px', value=self.n)
-    self.seed = control(widgets.Text, 'Seed', 'The same seed gives the same pictures again', '140px', value='0')
-    self.dice = button('', 'Another seed, for other pictures', 'random', '40px')
+    self.own = _control(widgets.Text, 'Folder or Hub id', 'The folder of a training run, or owner/name on the Hugging Face Hub; press Enter', '320px', continuous_update=False, placeholder='runs/mine')
+    self.flower = _control(widgets.Combobox, 'Flower', 'Type to search; empty: any flower', '230px', placeholder='any', continuous_update=False)
+    self.guidance = _control(widgets.BoundedFloatText, 'Guidance', '1 is off; more is clearer and less varied, and takes twice as long', '130px', value=1., min=0, max=20, step=.5)
+    self.count = _control(widgets.IntText, 'Pictures', 'How many', '120px', value=self.n)
+    self.seed = _control(widgets.Text, 'Seed', 'The same seed gives the same pictures again', '140px', value='0')
+    self.dice = _button('', 'Another seed, for other pictures', 'random', '40px')
     self.keep_seed = widgets.ToggleButton(icon='unlock', tooltip='Locked: Generate keeps the seed. Open: each time another one', layout=dict(width='40px'))
-    return [line(self.model, self.own), line(self.flower, self.guidance, self.count, widgets.HBox([self.seed, self.dice, self.keep_seed]))]
+    return [_line(self.model, self.own), _line(self.flower, self.guidance, self.count, widgets.HBox([self.seed, self.dice, self.keep_seed]))]
 
-# %% ../nbs/08_dashboard.ipynb #fe20fc82
+# %% ../nbs/08_dashboard.ipynb #8bce9285
 QUALITY = dict(fast=.5, default=1, quality=4)   # steps, relative to what suits the model
 
 @patch
 def _how(self:Dashboard):
-    self.quality = control(widgets.ToggleButtons, 'Preset', 'How much work goes into a picture', options=list(QUALITY), value='default',
+    self.quality = _control(widgets.ToggleButtons, 'Preset', 'How much work goes into a picture', options=list(QUALITY), value='default',
                            tooltips=['Half as many steps', 'What suits the network', 'Four times as many steps'])
-    self.sampler = control(widgets.Dropdown, 'Sampler', 'How to walk from noise to picture: dpmpp_2m, unipc or ipndm in about 10 steps, ddim in 50, ddpm in some hundreds',
+    self.sampler = _control(widgets.Dropdown, 'Sampler', 'How to walk from noise to picture: dpmpp_2m, unipc or ipndm in about 10 steps, ddim in 50, ddpm in some hundreds',
                            options=list(SAMPLERS), value='dpmpp_2m')
-    self.steps = control(widgets.IntText, 'Steps', 'More steps: slower, and often better; 1 to 1000', '120px', value=10)
+    self.steps = _control(widgets.IntText, 'Steps', 'More steps: slower, and often better; 1 to 1000', '120px', value=10)
     self.more = widgets.ToggleButton(description='Guidance range', tooltip='At which noise levels to guide', layout=dict(width='130px'))
-    self.low, self.high = (control(widgets.Text, name, '', '100px', value=v) for name, v in (('Guide from sigma', '0'), ('to', 'inf')))
-    self.low.layout.width, self.interval = '190px', line(self.low, self.high)
+    self.low, self.high = (_control(widgets.Text, name, '', '100px', value=v) for name, v in (('Guide from sigma', '0'), ('to', 'inf')))
+    self.low.layout.width, self.interval = '190px', _line(self.low, self.high)
     self.interval.layout.display = 'none'
-    return [line(self.quality, self.sampler, self.steps, self.more, self.interval)]
+    return [_line(self.quality, self.sampler, self.steps, self.more, self.interval)]
 
-# %% ../nbs/08_dashboard.ipynb #9f23ad11
+# %% ../nbs/08_dashboard.ipynb #73c84cba
 ROWS = 'rows by time step'
 
 @patch
 def _run_and_look(self:Dashboard):
-    self.generate = button('Generate', 'Make these pictures', 'play', '120px', button_style='primary')
-    self.compare = button('Compare', 'The first two networks, from the same noise, side by side', 'columns', '110px')
-    self.stop = button('Stop', 'End this run and keep what there is', 'stop', '90px', disabled=True)
-    self.back = button('Back', 'The pictures before these', 'undo', '90px', disabled=True)
+    self.generate = _button('Generate', 'Make these pictures', 'play', '120px', button_style='primary')
+    self.compare = _button('Compare', 'The first two networks, from the same noise, side by side', 'columns', '110px')
+    self.stop = _button('Stop', 'End this run and keep what there is', 'stop', '90px', disabled=True)
+    self.back = _button('Back', 'The pictures before these', 'undo', '90px', disabled=True)
     self.bar = widgets.IntProgress(0, 0, 1, layout=dict(width='160px'))
     self.status = widgets.HTML(layout=dict(flex='1 1 280px', width='auto'))   # takes the rest of the line
-    self.view = control(widgets.ToggleButtons, 'Show', 'What to see of the run', options=['pictures', ROWS], tooltips=['All pictures', f'The way of the first pictures, from noise (top) to result (bottom)'])
-    self.guess = control(widgets.ToggleButtons, 'as', 'The pictures on their way, or where they seem to go', options=['noisy', 'guess'],
+    self.view = _control(widgets.ToggleButtons, 'Show', 'What to see of the run', options=['pictures', ROWS], tooltips=['All pictures', f'The way of the first pictures, from noise (top) to result (bottom)'])
+    self.guess = _control(widgets.ToggleButtons, 'as', 'The pictures on their way, or where they seem to go', options=['noisy', 'guess'],
                          tooltips=['The pictures as they are', 'What the network thinks that they become (x0)'])
-    self.rows = control(widgets.BoundedIntText, 'Rows', 'How many moments to show', '110px', value=8, min=2, max=20)
+    self.rows = _control(widgets.BoundedIntText, 'Rows', 'How many moments to show', '110px', value=8, min=2, max=20)
     self.play = widgets.Play(interval=150, show_repeat=False, tooltip='Play the run again', layout=dict(width='auto'))
-    self.moment = control(widgets.IntSlider, 'Time', 'From noise to result', '260px', min=0, max=0, readout=False)
+    self.moment = _control(widgets.IntSlider, 'Time', 'From noise to result', '260px', min=0, max=0, readout=False)
     self.sigma, self.time = widgets.HTML(), widgets.HBox(layout=dict(display='none', align_items='center', grid_gap='8px'))
     self.time.children = self.play, self.moment, self.sigma
     self.link = widgets.jslink((self.play, 'value'), (self.moment, 'value'))
-    return [line(self.generate, self.compare, self.stop, self.back, self.bar, self.status), line(self.view, self.guess, self.rows, self.time)]
+    return [_line(self.generate, self.compare, self.stop, self.back, self.bar, self.status), _line(self.view, self.guess, self.rows, self.time)]
 
-# %% ../nbs/08_dashboard.ipynb #72ffa044
+# %% ../nbs/08_dashboard.ipynb #82521a89
 @patch
 def _picked(self:Dashboard):
     self.screens, self.captions = [Screen(alt='Pictures. Arrow keys move, Enter opens one') for _ in range(2)], [widgets.HTML() for _ in range(2)]
     self.panes = [widgets.VBox(p, layout=dict(display='none', flex='1 1 380px', width='auto', min_width='0')) for p in zip(self.captions, self.screens)]
     self.large = Screen(draw=True, zoom=4, alt='One picture. Draw a rectangle: with the mouse, or with arrow keys and Shift')
     self.about, self.code = widgets.HTML(), widgets.HTML()
-    self.copy = button('Copy code', 'Python that makes this picture again', 'copy')
-    self.save_one = button('Save PNG', 'This picture, with its settings inside', 'download')
-    self.same_kind = button('More of this flower', '', 'th')   # tooltips: see `_offer`
-    self.vary = button('Vary', '', 'clone')
-    self.strength = control(widgets.FloatLogSlider, 'by sigma', 'The noise to add: .5 keeps the picture, 20 next to nothing of it', '280px', value=1., min=-1, max=1.3, step=.1, readout_format='.2g')
-    self.fill, self.mix = button('Fill in the rectangle', '', 'square-o'), button('Interpolate', '', 'exchange')
+    self.copy = _button('Copy code', 'Python that makes this picture again', 'copy')
+    self.save_one = _button('Save PNG', 'This picture, with its settings inside', 'download')
+    self.same_kind = _button('More of this flower', '', 'th')   # tooltips: see `_offer`
+    self.vary = _button('Vary', '', 'clone')
+    self.strength = _control(widgets.FloatLogSlider, 'by sigma', 'The noise to add: .5 keeps the picture, 20 next to nothing of it', '280px', value=1., min=-1, max=1.3, step=.1, readout_format='.2g')
+    self.fill, self.mix = _button('Fill in the rectangle', '', 'square-o'), _button('Interpolate', '', 'exchange')
     large = widgets.VBox([self.large], layout=dict(flex='0 0 auto', width='262px')).add_class('flowerdiff-draw')
-    right = widgets.VBox([self.about, self.code, line(self.copy, self.save_one, self.same_kind), line(self.vary, self.strength), line(self.fill, self.mix)], layout=dict(flex='1 1 340px', width='auto', min_width='0'))
+    right = widgets.VBox([self.about, self.code, _line(self.copy, self.save_one, self.same_kind), _line(self.vary, self.strength), _line(self.fill, self.mix)], layout=dict(flex='1 1 340px', width='auto', min_width='0'))
     self.detail = widgets.HBox([large, right], layout=dict(flex_flow='row wrap', grid_gap='0 12px', display='none', margin='8px 0'))
     return [widgets.HBox(self.panes, layout=dict(flex_flow='row wrap', grid_gap='8px')), self.detail]
 
 @patch
 def _take_home(self:Dashboard):
-    self.save_grid, self.save_gif, self.save_mp4, self.save_settings = (button(name, tip, icon, disabled=True) for name, tip, icon in (
+    self.save_grid, self.save_gif, self.save_mp4, self.save_settings = (_button(name, tip, icon, disabled=True) for name, tip, icon in (
         ('PNG', 'What is shown, as a picture', 'download'), ('GIF', 'The run as a film', 'film'), ('MP4', 'The run as a smaller film', 'film'), ('Settings', 'How to make these pictures again, as JSON', 'download')))
     self.upload = widgets.FileUpload(accept='.json,.png', description='Open settings', tooltip='Settings (.json) or a picture (.png) saved here: makes the pictures again', layout=dict(width='auto'))
-    return [line(widgets.HTML('Save:'), self.save_grid, self.save_gif, self.save_mp4, self.save_settings, self.upload)]
+    return [_line(widgets.HTML('Save:'), self.save_grid, self.save_gif, self.save_mp4, self.save_settings, self.upload)]
 
 # %% ../nbs/08_dashboard.ipynb #19b7ad3b
 _STYLE = """<style>
@@ -505,7 +524,7 @@ def _say(self:Dashboard, text, error=False):
     self.wrong = error
     self.status.value = f'<span style="color: {RED if error else "inherit"}">{escape(str(text))}</span>'
 
-# %% ../nbs/08_dashboard.ipynb #861302a1
+# %% ../nbs/08_dashboard.ipynb #ab3f6282
 @patch
 def _get(self:Dashboard, name):
     "The model that a label, name, folder or Hub id stands for, loaded if it has not been."
@@ -525,6 +544,7 @@ def network(self:Dashboard):
     what = self.models.get(label, label)
     return label if isinstance(what, Model) else what
 
+# %% ../nbs/08_dashboard.ipynb #a1024a7d
 @patch
 def _prepare(self:Dashboard, _=None):
     "Load the chosen model in the background, and fit the controls to it."
@@ -579,8 +599,8 @@ def _match_quality(self:Dashboard, change):
     if change['owner'] is self.sampler: self.steps.value = SAMPLERS[change['new']].steps
     self.quality.value = next((q for q in QUALITY if self._preset(q) == (self.sampler.value, self.steps.value)), None)
 
-# %% ../nbs/08_dashboard.ipynb #9153c587
-def number(name, text, kind=int):
+# %% ../nbs/08_dashboard.ipynb #9bebc0d8
+def _number(name, text, kind=int):
     "The number that someone typed for what is called `name`."
     try: return kind(str(text).strip())
     except ValueError: raise FlowerDiffError(f"{name} is '{text}': give a {'whole ' if kind is int else ''}number") from None
@@ -589,25 +609,25 @@ def number(name, text, kind=int):
 def _take_seed(self:Dashboard):
     "The seed of the next run: another one than before, unless it is locked."
     if not self.keep_seed.value and self.seed.value == self.used: self.seed.value = str(random.randrange(10**6))
-    self.taken, seed = self.seed.value, number('seed', self.seed.value)
+    self.taken, seed = self.seed.value, _number('seed', self.seed.value)
     check_whole('seed', seed, 0, 2**32 - 1)
     return seed
 
 @patch
 def _asked(self:Dashboard, m, seed):
     "What the controls ask of model `m`: arguments of `sample`."
-    steps, n = number('steps', self.steps.value), number('pictures', self.count.value)
+    steps, n = _number('steps', self.steps.value), _number('pictures', self.count.value)
     check_whole('steps', steps, 1, MOST['steps']); check_whole('pictures', n, 1, MOST['n'])
     for w in (self.steps, self.count): w.send_state('value')   # a browser may still show 2.5
     how = dict(n=n, seed=seed, sampler=self.sampler.value, steps=steps)
     if m.classes:
         if (name := self.flower.value.strip()) not in ('', 'any'): how['classes'] = m.classes[class_number(m.classes, name)]
         if self.guidance.value != m.preset['guidance']: how['guidance'] = self.guidance.value
-        low, high = (number('guide from sigma', w.value, float) for w in (self.low, self.high))
+        low, high = (_number('guide from sigma', w.value, float) for w in (self.low, self.high))
         if self.guidance.value != 1 and [low, high] != [*m.preset['interval']]: how['interval'] = low, high
     return how
 
-# %% ../nbs/08_dashboard.ipynb #1d4902c0
+# %% ../nbs/08_dashboard.ipynb #44d7db63
 @patch
 def _start(self:Dashboard, plan):
     "Make what `plan()` says, a list of `Run`s, unless something is going on."
@@ -628,6 +648,7 @@ def _start(self:Dashboard, plan):
         self._say(self._summary(runs))
     return self.worker.start(work)
 
+# %% ../nbs/08_dashboard.ipynb #7a8c848f
 @patch
 def _look(self:Dashboard, run):
     "After each evaluation: has someone pressed Stop? If not, how far are we?"
@@ -638,6 +659,7 @@ def _look(self:Dashboard, run):
     each = run.n if len(run.todo) == 1 else 1   # of one call we count for each picture, of several all
     self._say(f'{done/each:.4g} of {self.bar.max/each:g} evaluations, {took:.1f} s, about {took*max(0, self.bar.max/done - 1):.0f} s left')
 
+# %% ../nbs/08_dashboard.ipynb #4cf9a8f7
 @patch
 def _summary(self:Dashboard, runs):
     r = runs[-1]
@@ -665,7 +687,7 @@ def _buttons(self:Dashboard, busy):
 def _see(self:Dashboard):
     if time.monotonic() > self.drawn + .1: self._draw()   # a browser that gets hundreds of pictures a second falls behind
 
-# %% ../nbs/08_dashboard.ipynb #52a11fc3
+# %% ../nbs/08_dashboard.ipynb #b85a3602
 @patch
 def _image(self:Dashboard, run):
     "What is to be seen of a run: picture and cells, as `Film` gives them."
@@ -686,7 +708,7 @@ def _draw(self:Dashboard, _=None):
             if k >= len(seen): screen.value = b''; continue
             run = seen[k]
             im, screen.cells = self._image(run)
-            screen.value, self.drawn = as_png(im), time.monotonic()
+            screen.value, self.drawn = _as_png(im), time.monotonic()
             caption.value = f"<b>{escape(run.label)}</b>: {run.seconds:.1f} s, {run.done/run.n:.0f} evaluations for each picture" if len(self.runs) > 1 else ''
             if run.film.moments and not self.worker.busy: s = run.film.moments[min(self.moment.value, len(run.film.moments) - 1)][1]; self.sigma.value = f'sigma {s:.3g}' if s else 'result'
         self._mark()
@@ -698,7 +720,7 @@ def _mark(self:Dashboard):
         count, cols, *_ = screen.cells
         screen.chosen = [p for p in range(count) if (k, p % cols if self.view.value == ROWS else p) in self.chosen]
 
-# %% ../nbs/08_dashboard.ipynb #29264b19
+# %% ../nbs/08_dashboard.ipynb #a56a656f
 @patch
 def _pick(self:Dashboard, k, place):
     "Place `place` of screen `k` was clicked."
@@ -721,7 +743,7 @@ def _enlarge(self:Dashboard):
     k, i = self.chosen[-1]
     run = self.runs[k]
     if not run.film.moments: return
-    self.large.value, d = as_png(grid_picture(run.film.moments[-1][2][i:i + 1])), run.last
+    self.large.value, d = _as_png(grid_picture(run.film.moments[-1][2][i:i + 1])), run.last
     seed, flower, early = d.get('seed'), run.flower(i), '' if run.pictures is not None else f'; on its way, at sigma {run.film.moments[-1][1]:.3g}: the code makes it whole'
     self.about.value = f"<b>Picture {d.get('start', 0) + i} of {'seed ' + str(seed) if seed is not None else 'the run'}</b>, {escape(run.label)}{', ' + escape(flower) if flower else ''}{early}"
     self.code.value = f'<pre>{escape(self._code())}</pre>'
@@ -729,8 +751,9 @@ def _enlarge(self:Dashboard):
 @patch
 def _code(self:Dashboard):
     k, i = self.chosen[-1]
-    return as_code(one_of(self.runs[k].recipe, i), self.runs[k].named)
+    return as_code(_one_of(self.runs[k].recipe, i), self.runs[k].named)
 
+# %% ../nbs/08_dashboard.ipynb #18381507
 @patch
 def _offer(self:Dashboard, busy):
     "What can be done with the chosen picture; what cannot is disabled, with the reason."
@@ -747,11 +770,11 @@ def _offer(self:Dashboard, busy):
         (run is not None and run.last['call'] != 'sample', 'only pictures made from noise alone have noise to mix'))
     self.mix.description = f'Interpolate {self.chosen[0][1]} to {self.chosen[1][1]}' if len(self.chosen) == 2 else 'Interpolate'
 
-# %% ../nbs/08_dashboard.ipynb #404e0d83
+# %% ../nbs/08_dashboard.ipynb #6bb85e49
 @patch
 def _try(self:Dashboard, call, **more):
     (k, i), first = self.chosen[-1], self.chosen[0][1]
-    run, base = self.runs[k], one_of(self.runs[k].recipe, i)
+    run, base = self.runs[k], _one_of(self.runs[k].recipe, i)
     how = {key: v for key, v in run.recipe['do'][0].items() if key in ('sampler', 'steps', 'guidance', 'interval')}
     if name := run.flower(i): how['classes'] = name
     if call == 'between' and name and (other := run.flower(first)) != name: how['classes'] = [other]*(TRIES//2) + [name]*(TRIES//2)
@@ -802,7 +825,7 @@ def _generate_both(self:Dashboard, _=None):
         return runs
     self._start(plan)
 
-# %% ../nbs/08_dashboard.ipynb #f91be2dc
+# %% ../nbs/08_dashboard.ipynb #6eff0ee0
 @patch
 def _save(self:Dashboard, kind, data, i=None):
     seed = self.runs[0].last.get('seed', 0)
@@ -812,9 +835,9 @@ def _save(self:Dashboard, kind, data, i=None):
 def _save_png(self:Dashboard, one=False):
     "What is shown, or the chosen picture, with its recipe."
     k, i = self.chosen[-1] if one else (0, None)
-    if not one: return self._save('png', as_png(_beside([self._image(r)[0] for r in self.runs if r.film.now]), self._recipe(), '\n\n'.join(as_code(r.recipe, r.named) for r in self.runs)))
+    if not one: return self._save('png', _as_png(_beside([self._image(r)[0] for r in self.runs if r.film.now]), self._recipe(), '\n\n'.join(as_code(r.recipe, r.named) for r in self.runs)))
     run = self.runs[k]
-    self._save('png', as_png(grid_picture(run.film.moments[-1][2][i:i + 1]), one_of(run.recipe, i), self._code()), i)
+    self._save('png', _as_png(grid_picture(run.film.moments[-1][2][i:i + 1]), _one_of(run.recipe, i), self._code()), i)
 
 @patch
 def _recipe(self:Dashboard): return self.runs[0].recipe if len(self.runs) == 1 else dict(compare=[r.recipe for r in self.runs])
@@ -825,6 +848,7 @@ def _beside(ims):
     for j, p in enumerate(ims): im.paste(p, (sum(q.width for q in ims[:j]), 0))
     return im
 
+# %% ../nbs/08_dashboard.ipynb #00424208
 @patch
 def _save_film(self:Dashboard, kind):
     "The run as a film, its end held for a second."
@@ -840,6 +864,7 @@ def _save_film(self:Dashboard, kind):
         self._say(f'A film of {len(frames)} moments is in your downloads')
     self.worker.start(work)
 
+# %% ../nbs/08_dashboard.ipynb #61039da3
 @patch
 def _open(self:Dashboard, change):
     "Make the pictures of a file of settings again, and set the controls as they were."
@@ -865,7 +890,7 @@ def _set(self:Dashboard, name, d):
     for k in ('sampler', 'steps'): getattr(self, k).value = d.get(k, getattr(self, k).value)
     self.seed.value = self.taken = str(d.get('seed', 0))
 
-# %% ../nbs/08_dashboard.ipynb #7c63b69e
+# %% ../nbs/08_dashboard.ipynb #79084709
 def look_at_run(
     folder:str, # of a training run
 )->tuple: # one line, loss curves as PNG, paths of the previews
@@ -881,13 +906,13 @@ def look_at_run(
 
 @patch
 def _training(self:Dashboard):
-    self.folder = control(widgets.Text, 'Folder', 'The folder that flowerdiff_train writes to', '320px', placeholder='runs/attention', continuous_update=False)
+    self.folder = _control(widgets.Text, 'Folder', 'The folder that flowerdiff_train writes to', '320px', placeholder='runs/attention', continuous_update=False)
     self.watch = widgets.ToggleButton(description='Watch', icon='eye', tooltip='Look into the folder every two seconds', layout=dict(width='110px'))
     self.told_of_run, self.losses, self.preview = widgets.HTML(layout=dict(flex='1 1 280px', width='auto')), widgets.Image(layout=dict(display='none', max_width='900px')), widgets.Image(layout=dict(display='none', width='528px', max_width='100%'))
-    self.which = control(widgets.SelectionSlider, 'Preview at step', 'Pictures made by the averaged network at that step', '400px', options=[('none yet', '')])
-    return widgets.VBox([line(self.folder, self.watch, self.told_of_run), self.losses, line(self.which), self.preview])
+    self.which = _control(widgets.SelectionSlider, 'Preview at step', 'Pictures made by the averaged network at that step', '400px', options=[('none yet', '')])
+    return widgets.VBox([_line(self.folder, self.watch, self.told_of_run), self.losses, _line(self.which), self.preview])
 
-# %% ../nbs/08_dashboard.ipynb #ddc63f4a
+# %% ../nbs/08_dashboard.ipynb #b583a6a9
 @patch
 def _follow(self:Dashboard, change=None):
     "Look again and again, in a thread, until Watch is released."
@@ -901,6 +926,7 @@ def _follow(self:Dashboard, change=None):
     me = self.follower = Thread(target=work, daemon=True)
     me.start()
 
+# %% ../nbs/08_dashboard.ipynb #99e1952c
 @patch
 def _look_at_run(self:Dashboard):
     place = user_path(self.folder.value)

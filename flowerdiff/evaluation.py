@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Kind', 'EXTRACTORS', 'KID', 'Memorisation', 'Maker', 'ROWS', 'Extractor', 'frechet', 'kid', 'manifold',
            'inception_score', 'memorisation', 'linear_probe', 'Reference', 'floor', 'model_maker', 'pipeline_maker',
-           'folder_maker', 'evaluate', 'table']
+           'folder_maker', 'evaluate', 'table', 'model_card']
 
 # %% ../nbs/06_evaluation.ipynb #bf118033
 import inspect, itertools, math, time, warnings
@@ -79,7 +79,7 @@ EXTRACTORS = dict(
     inception=Kind(_inception, 299, (128.,)*3, (128.,)*3, 'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth', '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'),
     dinov2=Kind(_dinov2, 224, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 'https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth', 'd5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428'))
 
-# %% ../nbs/06_evaluation.ipynb #1456d898
+# %% ../nbs/06_evaluation.ipynb #519e6b26
 class Extractor:
     "A network that turns pictures into features."
     def __init__(self,
@@ -108,8 +108,10 @@ class Extractor:
             with torch.backends.cudnn.flags(allow_tf32=False): out.append(self.f((x - mean)/std).double().cpu())
         return torch.cat(out).numpy()
 
-    def logits(self, features):
-        "What the network's own classifier makes of features (N, D); None if it has none."
+    def logits(self,
+        features:np.ndarray, # (N, D) of this extractor
+    )->np.ndarray|None: # (N, classes); None: it has no classifier
+        "What the network's own classifier makes of features."
         return None if self.head is None else features @ self.head[0].double().cpu().numpy().T + self.head[1].double().cpu().numpy()
 
 # %% ../nbs/06_evaluation.ipynb #bd9989d2
@@ -397,3 +399,36 @@ def table(
     text += [f"COPIES: {100*mean(c, 'copies'):.0f} % of {c['name']} are as near to a training picture as 1 % of real pictures are: unless they are blurred, they repeat it. Look at the pairs; its distances and its recall say nothing about quality" for c in columns if mean(c, 'copies') > .05]
     text += [f"SEEN: {c['name']} is nearer to the held-out pictures than to the others; it may have been made from them" for c in columns if mean(c, 'ratio') > 1.5]
     return '\n'.join(text)
+
+# %% ../nbs/06_evaluation.ipynb #d56be0b4
+_HEAD = """---
+library_name: flowerdiff
+pipeline_tag: unconditional-image-generation
+license: other
+tags: [diffusion, flowers]
+---
+"""
+
+def _facts(m):
+    "What a model is and how it was trained, as far as its config says: name -> text."
+    c = m.config; t = c.get('training', {}); s, data = t.get('settings', {}), t.get('data', {})
+    out = {'network': f"{c['model']}, {sum(p.numel() for p in m.net.parameters())/1e6:.1f} M parameters", 'makes': f"{m.size} x {m.size} pixels, " + (f'{len(m.classes)} classes' if m.classes else 'unconditional'),
+        'learnt': f"{c['prediction']} prediction, {c['schedule']} schedule", 'samples with': ', '.join(f'{k} {v}' for k, v in m.preset.items() if k in ('sampler', 'steps', 'guidance'))}
+    if data: out['trained on'] = f"{data['pictures']:,} pictures" + (f" ({', '.join(f'{n:,} {k}' for k, n in data['splits'].items())})" if data.get('splits') else '') + f", key {data['key']}"
+    if t: out['trained for'] = f"{t['steps']:,} steps, {t['pictures_seen']:,} pictures seen, {t['minutes']:.0f} minutes on {t['device']}"
+    if s: out['settings'] = ', '.join(f'{k} {v}' for k in ('batch_size', 'lr', 'warmup', 'tail', 'ema', 'weight', 'noise', 'augment', 'seed') if (v := s.get(k)) is not None) + f"; network {c.get('net', {})}"
+    return out | ({'versions': ', '.join(f'{k} {v}' for k, v in t['versions'].items())} if 'versions' in t else {})
+
+def model_card(
+    m:Model, # as `load` gives it
+    name:str, # what `load` is to find it by
+    columns:list=(), # how it was judged: from `evaluate`, and last from `floor`
+    about:str='', # what else there is to say, such as what it is bad at
+)->str: # Markdown; README.md of a repository on the Hub
+    "What a model is, how it was trained, and how good its pictures are."
+    lines = [f"# {name}", "A denoising diffusion model, made with [flowerdiff](https://github.com/flowerdiff/flowerdiff).", about, '| | |\n|---|---|\n' + '\n'.join(f'| {k} | {v} |' for k, v in _facts(m).items()),
+        f"```python\nfrom flowerdiff.pretrained import load\nx = load('{name}').sample(60, seed=0)   # (60, 3, {m.size}, {m.size}) in [-1, 1]\n```"]
+    if columns:
+        c = columns[0]
+        lines += ['## How good', f"Beside the floor of real pictures, {c['seeds']} seed{'s'*(c['seeds'] > 1)}, extractor {c['extractor']} on {c['device']}; mean, and 95 % confidence interval where there are several seeds. [What the figures mean](https://flowerdiff.github.io/flowerdiff/evaluation.html).", f'```\n{table(columns)}\n```']
+    return _HEAD + '\n' + '\n\n'.join(l for l in lines if l) + '\n'

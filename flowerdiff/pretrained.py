@@ -28,7 +28,7 @@ def build(
     if config['model'] not in NETS: raise FlowerDiffError(f"unknown model '{config['model']}': use {', '.join(NETS)}")
     return NETS[config['model']](**config.get('net', {}))
 
-# %% ../nbs/07_pretrained.ipynb #4d9e8e1b
+# %% ../nbs/07_pretrained.ipynb #e8716208
 def write_whole(
     path:Path, # file to make or replace
     write:callable, # write(path) writes it
@@ -49,19 +49,25 @@ def write_whole(
     finally:
         if part.exists(): part.unlink()
 
-def can_write(path):
+# %% ../nbs/07_pretrained.ipynb #057b746d
+def can_write(
+    path:Path, # a folder, there or not
+):
     "Refuse a folder that could not be made or written to; makes nothing."
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     try:
         with tempfile.TemporaryFile(dir=there): pass
     except OSError as e: raise FlowerDiffError(f"cannot write to the folder {path} ({e.strerror}): give another") from None
 
-def make_folder(path):
-    "`path` as a folder that can be written to, made if it is not there."
+def make_folder(
+    path:Path, # made if it is not there
+)->Path: # the same
+    "A folder that can be written to."
     can_write(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
+# %% ../nbs/07_pretrained.ipynb #ed76a13c
 def save(
     net:torch.nn.Module, # or its state dict
     config:dict, # as `build` and `Model` take it

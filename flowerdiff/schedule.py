@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'SCALINGS', 'WEIGHTS', 'NOISES', 'SPACINGS', 'linear_betas', 'scaled_linear_betas', 'alpha_bar',
-           'cosine_betas', 'sigmoid_betas', 'schedule_sigmas', 'zero_terminal', 'signal_rate', 'noise_rate', 'log_snr',
+           'cosine_betas', 'sigmoid_betas', 'signal_rate', 'noise_rate', 'log_snr', 'schedule_sigmas', 'zero_terminal',
            'as_column', 'add_noise', 'scalings', 'measure_sigma_data', 'Denoiser', 'loss_weight', 'uniform_steps',
            'log_normal', 'cosine_interpolated', 'draw_sigmas', 'check_combination', 'ideal_denoiser', 'linear_sigmas',
            'trailing_sigmas', 'karras_sigmas', 'log_snr_sigmas', 'check_sigmas']
@@ -67,29 +67,7 @@ def sigmoid_betas(
 # %% ../nbs/01_schedule.ipynb #c0db3347
 SCHEDULES = dict(linear=linear_betas, scaled_linear=scaled_linear_betas, cosine=cosine_betas, sigmoid=sigmoid_betas)
 
-# %% ../nbs/01_schedule.ipynb #6e1e4fd5
-def schedule_sigmas(
-    name:str, # 'linear', 'scaled_linear', 'cosine' or 'sigmoid'
-    T:int=1000, # number of steps
-    shift:float=1., # factor on all sigmas: see "More pixels, more noise" below
-    zero_snr:bool=False, # rescaled so that the last step is pure noise: see "Down to nothing" below
-)->torch.Tensor: # (T,) float64, rising
-    "The sigmas that a beta schedule walks through."
-    if name not in SCHEDULES: raise FlowerDiffError(f"unknown schedule '{name}': use {', '.join(SCHEDULES)}")
-    if not 0 < shift < math.inf: raise FlowerDiffError(f"shift is {shift}: use a factor above 0, such as size/64")
-    check_whole('T', T, 2, 10_000)
-    a = alpha_bar(SCHEDULES[name](T))
-    a = a/(a + shift**2*(1 - a))   # all sigmas times `shift`
-    if zero_snr: a = zero_terminal(a)
-    return ((1 - a)/a).sqrt()
-
-def zero_terminal(
-    alpha_bar:torch.Tensor, # (T,) falling
-)->torch.Tensor: # (T,) falling: the first as it was, the last 2^-24
-    "alpha_bar stretched so that nothing of the picture is left at the end."
-    a, end = alpha_bar.sqrt(), 2**-12
-    return (end + (a - a[-1])*(a[0] - end)/(a[0] - a[-1])).pow(2)
-
+# %% ../nbs/01_schedule.ipynb #27e90dc7
 def signal_rate(
     sigma:torch.Tensor, # any shape, >= 0
 )->torch.Tensor: # same shape, in (0, 1]
@@ -107,6 +85,30 @@ def log_snr(
 )->torch.Tensor: # same shape
     "Log of the signal-to-noise ratio, 1/sigma^2."
     return -2*sigma.log()
+
+# %% ../nbs/01_schedule.ipynb #dd4840a7
+def schedule_sigmas(
+    name:str, # 'linear', 'scaled_linear', 'cosine' or 'sigmoid'
+    T:int=1000, # number of steps
+    shift:float=1., # factor on all sigmas: see "More pixels, more noise" below
+    zero_snr:bool=False, # rescaled so that the last step is pure noise: see "Down to nothing" below
+)->torch.Tensor: # (T,) float64, rising
+    "The sigmas that a beta schedule walks through."
+    if name not in SCHEDULES: raise FlowerDiffError(f"unknown schedule '{name}': use {', '.join(SCHEDULES)}")
+    if not 0 < shift < math.inf: raise FlowerDiffError(f"shift is {shift}: use a factor above 0, such as size/64")
+    check_whole('T', T, 2, 10_000)
+    a = alpha_bar(SCHEDULES[name](T))
+    a = a/(a + shift**2*(1 - a))   # all sigmas times `shift`
+    if zero_snr: a = zero_terminal(a)
+    return ((1 - a)/a).sqrt()
+
+# %% ../nbs/01_schedule.ipynb #a15cfd01
+def zero_terminal(
+    alpha_bar:torch.Tensor, # (T,) falling
+)->torch.Tensor: # (T,) falling: the first as it was, the last 2^-24
+    "alpha_bar stretched so that nothing of the picture is left at the end."
+    a, end = alpha_bar.sqrt(), 2**-12
+    return (end + (a - a[-1])*(a[0] - end)/(a[0] - a[-1])).pow(2)
 
 # %% ../nbs/01_schedule.ipynb #254af302
 def as_column(
@@ -154,7 +156,7 @@ def measure_sigma_data(
     mean = (n*x).sum()/n.sum()
     return ((n*(x - mean)**2).sum()/n.sum()).sqrt().item()
 
-# %% ../nbs/01_schedule.ipynb #876922b5
+# %% ../nbs/01_schedule.ipynb #8f1188c0
 class Denoiser:
     "A network made into `denoise(x, sigma, **cond) -> x0`."
     def __init__(self,
@@ -165,12 +167,18 @@ class Denoiser:
         self.net, self.prediction, self.sigma_data = net, prediction, sigma_data
         self.scalings(torch.ones(1))   # refuses a prediction it does not know
 
-    def scalings(self, sigma):
+    def scalings(self,
+        sigma:torch.Tensor, # any shape
+    )->tuple: # each shaped like `sigma`
         "c_skip, c_out and c_in at `sigma`."
         return scalings(self.prediction, sigma, self.sigma_data)
 
-    def answer(self, x, sigma, **cond):
-        "The bare network's output at `x` (N, ...) and column `sigma`, in the dtype of `x`."
+    def answer(self,
+        x:torch.Tensor, # (N, ...) noisy
+        sigma:torch.Tensor, # (N, 1, ..., 1) noise levels > 0
+        **cond, # handed to the network
+    )->torch.Tensor: # shape and dtype of `x`
+        "The bare network's output."
         inp, c_noise = x*self.scalings(sigma)[2], sigma.flatten().log()/4
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
         return self.net(inp.to(dtype), c_noise, **cond).to(x.dtype)
@@ -224,16 +232,34 @@ def loss(self:Denoiser,
     err = (self.answer(x, s, **cond).float() - target.float()).pow(2).flatten(1).mean(1)
     return err*loss_weight(weight, self.prediction, sigma.float(), self.sigma_data, gamma)
 
-# %% ../nbs/01_schedule.ipynb #45afc3c9
-def uniform_steps(u, sigmas):
+# %% ../nbs/01_schedule.ipynb #a96c8e86
+def uniform_steps(
+    u:torch.Tensor, # (n,) chance, in [0, 1)
+    sigmas:torch.Tensor, # (T,) rising: the schedule
+)->torch.Tensor: # (n,) noise levels
     "DDPM: each step of the schedule `sigmas` is as likely as another."
     return sigmas[(u*len(sigmas)).long().clamp(max=len(sigmas) - 1)]
 
-def log_normal(u, sigmas, mean=-1.2, std=1.2):
+def log_normal(
+    u:torch.Tensor, # (n,) chance, in [0, 1)
+    sigmas:torch.Tensor, # ignored
+    mean:float=-1.2, # of ln sigma
+    std:float=1.2, # of ln sigma, > 0
+)->torch.Tensor: # (n,) noise levels
     "EDM: ln sigma is normal."
     return (mean + std*torch.special.ndtri(u.double().clamp(1e-7, 1 - 1e-7)).to(u.dtype)).exp()
 
-def cosine_interpolated(u, sigmas, size=64, low=32, high=64, sigma_data=.5, least=1e-3, most=1e3):
+# %% ../nbs/01_schedule.ipynb #17f3e3e4
+def cosine_interpolated(
+    u:torch.Tensor, # (n,) chance, in [0, 1)
+    sigmas:torch.Tensor, # ignored
+    size:int=64, # height and width of the pictures in pixels
+    low:int=32, # shift from so many pixels at high noise
+    high:int=64, # and from so many at low noise
+    sigma_data:float=.5, # standard deviation of the pictures
+    least:float=1e-3, # lowest noise level, > 0
+    most:float=1e3, # highest noise level
+)->torch.Tensor: # (n,) noise levels
     "Cosine schedules shifted as from `low` pixels to `size` where there is much noise, from `high` pixels where there is little."
     def level(d):
         a, b = (math.atan(m/sigma_data*d/size) for m in (least, most))
