@@ -471,7 +471,7 @@ def check_preset(
     check_whole('steps', preset.get('steps', 1))
     return preset
 
-# %% ../nbs/05_sampling.ipynb #7b349777
+# %% ../nbs/05_sampling.ipynb #bded9d10
 class Model:
     "A trained network, ready to sample."
     def __init__(self,
@@ -498,7 +498,7 @@ class Model:
 
     def __repr__(self):
         kinds = f'{len(self.classes)} classes' if self.classes else 'unconditional'
-        what = ' '.join([self.config.get('model', ''), f'{self.size} px']).strip()
+        what = ' '.join([self.config.get('model') or '', f'{self.size} px']).strip()
         return f"Model({what}, {kinds}, {self.config['prediction']} prediction, on {self.device})"
 
 # %% ../nbs/05_sampling.ipynb #09c41022

@@ -150,15 +150,18 @@ def random_changes(
     maps = torch.cat([torch.exp2(-scale).view(n, 1, 1)*(rotate @ squeeze), shift.T.unsqueeze(-1)], -1)
     return maps, torch.stack([scale, (u - 1), v, stretch*c, stretch*s, *shift], -1)
 
-# %% ../nbs/04_training.ipynb #6ab7a370
+# %% ../nbs/04_training.ipynb #4bc86e22
 def augmented(
     x:torch.Tensor, # (N, C, H, W)
     maps:torch.Tensor, # (N, 2, 3) from `random_changes`
 )->torch.Tensor: # same shape
     "The pictures changed; those with nothing to change stay as they are, bit for bit."
-    moved = F.grid_sample(x, F.affine_grid(maps, x.shape, align_corners=False).to(x.dtype), 'bicubic', 'reflection', align_corners=False)
-    same = (maps - torch.eye(2, 3, device=x.device)).abs().amax((1, 2)) < 1e-6
-    return torch.where(same.view(-1, 1, 1, 1), x, moved)
+    def move(x, maps): return F.grid_sample(x, F.affine_grid(maps, x.shape, align_corners=False).to(x.dtype), 'bicubic', 'reflection', align_corners=False)
+    change = (maps - torch.eye(2, 3, device=x.device)).abs().amax((1, 2)) > 1e-6
+    if x.device.type != 'cpu': return torch.where(change.view(-1, 1, 1, 1), move(x, maps), x)   # asking which would make the device wait
+    out = x.clone()
+    if change.any(): out[change] = move(x[change], maps[change])
+    return out
 
 # %% ../nbs/04_training.ipynb #b4113ab8
 def ema_decay(
@@ -176,12 +179,12 @@ def average_in(
     "One step of a moving average, all weights in one call."
     get_ema_multi_avg_fn(keep)([p.data for p in ema.parameters()], [p.data for p in net.parameters()], None)
 
-# %% ../nbs/04_training.ipynb #88e254af
+# %% ../nbs/04_training.ipynb #cf176761
 def steps_to_average(
     step:int, # steps done, with the present one
 )->int: # 0: none now
     "How many steps the weights of this one stand for in the averages."
-    return 1 if step <= 100 else 4*(step % 4 == 0)
+    return 1 if step <= 200 else 8*(step % 8 == 0)
 
 # %% ../nbs/04_training.ipynb #504a0cfc
 def power_gamma(
