@@ -38,10 +38,12 @@ def execute(path, flags=frozenset()):
     CaptureShell(path, mpl_format='png').run_all(nb, exc_stop=True, preproc=lambda c: not is_run(c, flags))
     return nb
 
-clock = re.compile(r'\d ?(s|ms|minutes|MB|pictures/s)\b|/tmp/|\r|varies')   # lines that differ from run to run, or say so
+clock = re.compile(r'\d ?(s|ms|minutes|MB|pictures/s)\b|/tmp/|\r|that are installed')   # lines that differ from run to run, or from one environment to another
+VARIES = '# varies: '   # a comment in a cell all of whose text does, with the reason
 
 def shown(cell):
     "The lines of text that a cell has printed or returned, without those that tell of the clock"
+    if VARIES in cell.source: return []
     texts = [o.get('text') or o.get('data', {}).get('text/plain', '') for o in cell.get('outputs', []) if o.get('name') != 'stderr' and not {'image/png', 'image/jpeg'} & {*o.get('data', {})}]
     return [line for t in texts for line in ''.join(t).splitlines() if not clock.search(line)]
 
@@ -63,7 +65,9 @@ def run_one(path, check):
     "Run a notebook; store its outputs, or compare them with those that are stored."
     before, nb = read_nb(path), execute(path, set() if os.environ.get('FLOWERDIFF_SLOW') == '1' else {*get_config(path=top).tst_flags.split()})
     if check: return '\n'.join(f'{path.name}, cell {i}: stored is {a!r}, now it is {b!r}' for i, a, b in stale(before, nb) if not os.environ.get('FLOWERDIFF_DATA')) or 0   # other pictures give other numbers
-    for out in (o for c in nb.cells for o in c.get('outputs', [])): smaller(out.get('data', {}))
+    for c in nb.cells:
+        if 'outputs' in c: c.outputs = [o for o in c.outputs if not (o.get('name') == 'stderr' and '\r' in ''.join(o['text']))]   # progress bars
+        for o in c.get('outputs', []): smaller(o.get('data', {}))
     clean_nb(nb); write_nb(nb, path)
 
 if __name__ == '__main__':
