@@ -308,7 +308,8 @@ def model_maker(
     m.sample(1, **how | dict(steps=min(2 if how.get('steps') is None else how['steps'], 2)))   # a mistake shows now, not in ten minutes
     def make(n, seed, start): return m.sample(n, seed=seed, start=start, **how), m.nfe
     def labels(n, seed): return [m.classes[i] for i in pick_labels(m.classes, m.config.get('class_counts'), how.get('classes'), n, seed, 0)]
-    facts = {k: m.preset[k] if how.get(k) is None else how[k] for k in ('sampler', 'guidance')} | dict(steps=how.get('steps') or (m.preset['steps'] if how.get('sampler') in (None, m.preset['sampler']) else SAMPLERS[how['sampler']].steps), trained_steps=m.config.get('training', {}).get('steps'))
+    p = m.presets[how.get('preset', 'default')]
+    facts = {k: p[k] if how.get(k) is None else how[k] for k in ('sampler', 'guidance')} | dict(steps=how.get('steps') or (p['steps'] if how.get('sampler') in (None, p['sampler']) else SAMPLERS[how['sampler']].steps), trained_steps=m.config.get('training', {}).get('steps'))
     return Maker(name, m.size, make, labels if m.classes else None, facts, tuple(m.config.get('training', {}).get('data', {}).get('splits', ())))
 
 # %% ../nbs/06_evaluation.ipynb #19f75cca
@@ -409,11 +410,16 @@ tags: [diffusion, flowers]
 ---
 """
 
+def _way(preset):
+    "How a preset makes pictures, in words."
+    spacing = preset['spacing'] or SAMPLERS[preset['sampler']].spacing
+    return f"{preset['sampler']}, {preset['steps']} steps, {spacing if isinstance(spacing, str) else 'searched'} spacing, guidance {preset['guidance']:g}"
+
 def _facts(m):
     "What a model is and how it was trained, as far as its config says: name -> text."
     c = m.config; t = c.get('training', {}); s, data = t.get('settings', {}), t.get('data', {})
     out = {'network': f"{c['model']}, {sum(p.numel() for p in m.net.parameters())/1e6:.1f} M parameters", 'makes': f"{m.size} x {m.size} pixels, " + (f'{len(m.classes)} classes' if m.classes else 'unconditional'),
-        'learnt': f"{c['prediction']} prediction, {c['schedule']} schedule", 'samples with': ', '.join(f'{k} {v}' for k, v in m.preset.items() if k in ('sampler', 'steps', 'guidance'))}
+        'learnt': f"{c['prediction']} prediction, {c['schedule']} schedule", 'samples with': _way(m.preset)} | {f'preset {name}': _way(m.presets[name]) for name in c.get('presets', {})}
     if data: out['trained on'] = f"{data['pictures']:,} pictures" + (f" ({', '.join(f'{n:,} {k}' for k, n in data['splits'].items())})" if data.get('splits') else '') + f", key {data['key']}"
     if t: out['trained for'] = f"{t['steps']:,} steps, {t['pictures_seen']:,} pictures seen, {t['minutes']:.0f} minutes on {t['device']}"
     if s: out['settings'] = ', '.join(f'{k} {v}' for k in ('batch_size', 'lr', 'warmup', 'tail', 'ema', 'weight', 'noise', 'augment', 'seed') if (v := s.get(k)) is not None) + f"; network {c.get('net', {})}"
