@@ -10,6 +10,7 @@ __all__ = ['CALLS', 'MOST', 'FITS', 'MOMENTS', 'ROOM', 'COLS', 'MODELS', 'OWN', 
 import atexit, io, json, math, random, tempfile, time
 from copy import copy
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from threading import Event, Lock, RLock, Thread
 
@@ -283,70 +284,10 @@ class _Worker:
             self.busy = False
             self.changed(False)
 
-# %% ../nbs/08_dashboard.ipynb #10b58e70
-# in one piece: it is one script, for the browser
-_ESM = """
-function initialize({model}) {
-  model.on('msg:custom', async (what, buffers) => {
-    if (document.hidden) return                     // the same page may be open in another window
-    if (what.copy) try { await navigator.clipboard.writeText(what.copy) } catch {
-      const t = document.createElement('textarea'); t.value = what.copy; document.body.append(t); t.select(); document.execCommand('copy'); t.remove() }
-    if (what.save) { const a = document.createElement('a'), url = URL.createObjectURL(new Blob(buffers)); a.href = url; a.download = what.save; a.click()
-      setTimeout(() => URL.revokeObjectURL(url), 60000) }
-  })
-}
-function render({model, el}) {
-  const box = document.createElement('div'), img = new Image(); let at = 0, from = null, rect = [], url
-  el.style.overflowX = 'auto'; box.className = 'flowerdiff-screen'; box.tabIndex = 0; box.dataset.lmSuppressShortcuts = 'true'; box.append(img); el.append(box)
-  const frame = (x, y, w, h, kind) => { const i = document.createElement('i'), W = img.naturalWidth/100, H = img.naturalHeight/100
-    i.className = kind; i.style.cssText = `left:${x/W}%;top:${y/H}%;width:${w/W}%;height:${h/H}%`; box.append(i) }
-  const marks = () => { box.querySelectorAll('i').forEach(e => e.remove())
-    if (model.get('draw')) { if (rect.length) frame(rect[0], rect[1], rect[2] - rect[0], rect[3] - rect[1], 'rectangle'); return }
-    const [count, cols, step, left] = model.get('cells'), one = (i, kind) => i < count && frame(left + 1 + i%cols*step, 1 + Math.floor(i/cols)*step, step, step, kind)
-    model.get('chosen').forEach(i => one(i, 'chosen')); if (box.matches(':focus-visible')) one(at, 'at') }
-  const show = () => { const old = url; url = URL.createObjectURL(new Blob([model.get('value')], {type: 'image/png'})); img.src = url; URL.revokeObjectURL(old)
-    img.alt = box.ariaLabel = model.get('alt') }
-  img.onload = () => { box.style.width = `min(100%, ${model.get('zoom')*img.naturalWidth}px, ${62*img.naturalWidth/img.naturalHeight}vh)`
-    if (!model.get('draw')) box.style.minWidth = `${Math.min(40*model.get('cells')[1], img.naturalWidth)}px`; marks() }   // small windows scroll: pictures stay large enough to hit
-  const where = e => { const r = img.getBoundingClientRect(), f = (v, size, most) => Math.max(0, Math.min(most, v/size*most))
-    return [f(e.clientX - r.left, r.width, img.naturalWidth), f(e.clientY - r.top, r.height, img.naturalHeight)] }
-  const keep = r => { rect = r.map(Math.round); if (rect[0] >= rect[2] || rect[1] >= rect[3]) rect = []
-    marks(); model.set('box', rect); model.save_changes() }
-  const upto = e => { const [x, y] = where(e); rect = [Math.min(x, from[0]), Math.min(y, from[1]), Math.max(x, from[0]), Math.max(y, from[1])]; marks() }
-  box.onpointerdown = e => { if (model.get('draw')) { e.preventDefault(); box.focus(); box.setPointerCapture(e.pointerId); from = where(e); upto(e) } }
-  box.onpointermove = e => from && upto(e)
-  box.onpointerup = e => { if (from) { upto(e); from = null; keep(rect) } }
-  box.onclick = e => { if (model.get('draw')) return
-    const [count, cols, step, left] = model.get('cells'), [x, y] = where(e), c = Math.floor((x - left - 1)/step), i = c + cols*Math.floor((y - 1)/step)
-    if (c >= 0 && c < cols && i < count) { at = i; model.send({pick: i}) } }
-  box.onkeydown = e => { const d = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[e.key], [count, cols] = model.get('cells')
-    if (!d && e.key != 'Enter' && e.key != ' ') return
-    e.preventDefault(); e.stopPropagation()
-    if (model.get('draw')) { if (!d) return; const W = img.naturalWidth, H = img.naturalHeight, [l, t, r, b] = rect.length ? rect : [W/4, H/4, 3*W/4, 3*H/4], s = e.shiftKey ? 0 : 1
-      const n = [l + s*d[0], t + s*d[1], r + d[0], b + d[1]]; if (n[0] >= 0 && n[1] >= 0 && n[2] <= W && n[3] <= H && n[0] < n[2] && n[1] < n[3]) keep(n) }
-    else if (d) { at = Math.max(0, Math.min(count - 1, at + d[0] + cols*d[1])); marks() } else model.send({pick: at}) }
-  box.onfocus = box.onblur = marks
-  model.on('change:value', show); model.on('change:chosen change:cells', marks); model.on('change:box', () => { rect = model.get('box'); marks() })
-  rect = model.get('box'); show()
-}
-export default {initialize, render}
-"""
-
 # %% ../nbs/08_dashboard.ipynb #375c7dd7
-_CSS = """
-.flowerdiff-screen {position: relative; max-width: 100%; cursor: pointer; line-height: 0; touch-action: manipulation}
-.flowerdiff-screen:focus {outline: none}
-.flowerdiff-screen img {width: 100%; image-rendering: pixelated; border-radius: 2px}
-.flowerdiff-screen i {position: absolute; box-sizing: border-box; pointer-events: none; border: 3px solid #e91e63; border-radius: 3px}
-.flowerdiff-screen i.at {border-color: #2196f3}
-.flowerdiff-screen i.rectangle {border: 2px dashed #fff; outline: 2px dashed #000; background: rgba(255, 255, 255, .3)}
-.flowerdiff-draw .flowerdiff-screen {cursor: crosshair; touch-action: none}
-.flowerdiff-draw .flowerdiff-screen:focus-visible {outline: 2px solid #2196f3}
-"""
-
 class Screen(anywidget.AnyWidget):
     "Pictures to click on, or one to draw a rectangle on."
-    _esm, _css = _ESM, _CSS
+    _esm, _css = ((files('flowerdiff')/f).read_text() for f in ('screen.js', 'screen.css'))
     value = traitlets.Bytes(b'').tag(sync=True)               # a PNG
     cells = traitlets.List([0, 1, 1, 0]).tag(sync=True)       # places, columns, pixels from one to the next, margin on the left
     chosen = traitlets.List([]).tag(sync=True)                # places that are framed
@@ -496,22 +437,10 @@ def _take_home(self:Dashboard):
     return [_line(widgets.HTML('Save:'), self.save_grid, self.save_gif, self.save_mp4, self.save_settings, self.upload)]
 
 # %% ../nbs/08_dashboard.ipynb #19b7ad3b
-_STYLE = """<style>
-.flowerdiff .widget-toggle-buttons {display: flex; align-items: center; gap: 4px; margin: 2px}
-.flowerdiff .widget-toggle-button, .flowerdiff .jupyter-button {width: auto}
-.flowerdiff .widget-html-content {line-height: 1.35}
-.flowerdiff .widget-label {flex-shrink: 0}
-.flowerdiff .widget-upload {font-size: 0} .flowerdiff .widget-upload i {font-size: 13px}
-.flowerdiff .widget-upload::after {content: 'Open settings'; font-size: 13px}   /* not 'Open settings (0)' */
-.flowerdiff pre {background: var(--jp-layout-color2, #eee); color: inherit; padding: 6px 8px; margin: 4px 0; font-size: 12px; line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere}
-.flowerdiff img.widget-image {object-fit: contain; object-position: left; border-radius: 2px}
-.flowerdiff .lm-TabBar-tab {flex: 0 1 auto !important; min-width: 140px}
-</style>"""
-
 @patch
 def _page(self:Dashboard):
     self.add_class('flowerdiff')
-    make = widgets.VBox([*self._what(), *self._how(), *self._run_and_look(), *self._picked(), *self._take_home(), widgets.HTML(_STYLE, layout=dict(display='none'))])
+    make = widgets.VBox([*self._what(), *self._how(), *self._run_and_look(), *self._picked(), *self._take_home()])
     self.tabs = widgets.Tab([make, self._training()], titles=['Make pictures', 'Watch training'])
     self.own.layout.display = 'none'
     self.rows.layout.display = 'none'
