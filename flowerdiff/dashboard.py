@@ -153,10 +153,10 @@ def sheet(self:Film,
     j:int=None, # which of the moments, as for `at`
     guess:bool=False, # what the pictures are thought to become, instead of what they are
     cols:int=COLS, # pictures in a row, at most
-)->tuple: # picture, [places, columns, step, margin]
+)->tuple: # picture, [places, columns, step, margin, pictures]
     "All pictures at one moment."
     x = self.at(j).x0 if guess else self.at(j).x
-    return grid_picture(x, min(cols, len(x))), [len(x), min(cols, len(x)), x.shape[-1] + 2*(len(x) > 1), 0]
+    return grid_picture(x, min(cols, len(x))), [len(x), min(cols, len(x)), x.shape[-1] + 2*(len(x) > 1), 0, len(x)]
 
 @patch
 def by_time(self:Film,
@@ -169,7 +169,7 @@ def by_time(self:Film,
     there = [self.kept.get(self.planned[round(j*(self.rows - 1)/(rows - 1))]) for j in range(rows)]
     x = [(t.x0 if guess else t.x)[:cols] if t else white for t in there]
     im, step = grid_picture(torch.cat(x), len(white), [_level(t) if t else ' ' for t in there]), white.shape[-1] + 2
-    return im, [rows*len(white), len(white), step, im.width - len(white)*step - 2]
+    return im, [rows*len(white), len(white), step, im.width - len(white)*step - 2, len(white)]
 
 # %% ../nbs/08_dashboard.ipynb #47656678
 def _evaluations(m, do):
@@ -298,8 +298,8 @@ class Screen(anywidget.AnyWidget):
     "Pictures to click on, or one to draw a rectangle on."
     _esm, _css = ((files('flowerdiff')/f).read_text() for f in ('screen.js', 'screen.css'))
     value = traitlets.Bytes(b'').tag(sync=True)               # a PNG
-    cells = traitlets.List([0, 1, 1, 0]).tag(sync=True)       # places, columns, pixels from one to the next, margin on the left
-    chosen = traitlets.List([]).tag(sync=True)                # places that are framed
+    cells = traitlets.List([0, 1, 1, 0, 1]).tag(sync=True)    # as from `Film`: places, columns, step, margin, pictures
+    chosen = traitlets.List([]).tag(sync=True)                # pictures that are framed
     draw = traitlets.Bool(False).tag(sync=True)               # a rectangle can be drawn
     box = traitlets.List([]).tag(sync=True)                   # left, top, right, bottom of it
     zoom = traitlets.Int(2).tag(sync=True)                    # screen pixels for each of the picture, at most
@@ -326,7 +326,7 @@ class Dashboard(widgets.VBox):
         old = _kept.get(place)
         if old is not None and old.asked_for == new: return old
         self = super().__new__(cls)
-        self.asked_for, self.ready = new, False
+        self.asked_for = new
         if place is not None: _kept[place] = self
         if old is not None: old.leave()
         return self
@@ -336,7 +336,7 @@ class Dashboard(widgets.VBox):
         n:int=60, # how many pictures
         keep:str=None, # a name to find this dashboard by, next time; None: the cell of the notebook
     ):
-        if self.ready: return
+        if self.children: return   # the one that is there already
         if n < 1: raise FlowerDiffError(f"n is {n}: ask for at least 1")
         self.models, self.n, self.loaded = dict(models or MODELS), n, {}
         self.names = {label: label if isinstance(what, Model) else what for label, what in self.models.items()}   # as recipes have them
@@ -345,7 +345,6 @@ class Dashboard(widgets.VBox):
         self.drawn = self.told = 0.              # when; not every step of a fast run is worth showing
         self.lock, self.lock_of_loading, self.worker = RLock(), Lock(), _Worker(self._say, self._buttons)
         super().__init__([self._page()])
-        self.ready = True
         self._prepare()
 
 # %% ../nbs/08_dashboard.ipynb #d9d10dce
@@ -391,14 +390,11 @@ def _what(self:Dashboard):
     self.count = _control(widgets.IntText, 'Pictures', 'How many', '120px', value=self.n)
     self.seed = _control(widgets.Text, 'Seed', 'The same seed gives the same pictures again', '140px', value='0')
     self.dice = _button('', 'Another seed, for other pictures', 'random', self._throw, '40px')
-    self.keep_seed = _control(widgets.ToggleButton, '', 'Locked: Generate keeps the seed. Open: each time another one', '40px', self._lock, icon='unlock')
+    self.keep_seed = _control(widgets.ToggleButton, '', 'Locked: Generate keeps the seed. Open: each time another one', '40px', lambda change: setattr(self.keep_seed, 'icon', 'lock' if change['new'] else 'unlock'), icon='unlock')
     return [_line(self.model, self.own), _line(self.flower, self.guidance, self.count, widgets.HBox([self.seed, self.dice, self.keep_seed]))]
 
 @patch
 def _throw(self:Dashboard): self.seed.value = str(random.randrange(10**6))
-
-@patch
-def _lock(self:Dashboard, _): self.keep_seed.icon = 'lock' if self.keep_seed.value else 'unlock'
 
 # %% ../nbs/08_dashboard.ipynb #8bce9285
 QUALITY = dict(fast=.5, default=1, quality=4)   # steps, relative to what suits the model
@@ -658,23 +654,18 @@ def _draw(self:Dashboard, _=None):
             run = seen[k]
             im, screen.cells = self._image(run)
             screen.value, self.drawn = _as_png(im), time.monotonic()
-            screen.chosen = [p for p in range(screen.cells[0]) if (k, self._number_at(k, p)) in self.chosen]
+            screen.chosen = [i for c, i in self.chosen if c == k]
             caption.value = f"<b>{escape(run.label)}</b>: {run.seconds:.1f} s, {run.done/run.n:.0f} evaluations for each picture" if len(self.runs) > 1 else ''
             if not self.worker.busy: self.sigma.value = _level(run.film.at(self.moment.value))
         self._enlarge()
     self._offer()
 
-@patch
-def _number_at(self:Dashboard, k, place): return place % self.screens[k].cells[1] if self.view.value == ROWS else place
-
 # %% ../nbs/08_dashboard.ipynb #a56a656f
 @patch
-def _pick(self:Dashboard, k, place):
-    "Place `place` of screen `k` was clicked."
+def _pick(self:Dashboard, k, i):
+    "Picture `i` of screen `k` was clicked."
     with self.lock:
-        if k >= len(self.runs) or not self.runs[k].film.now: return   # the screen was hidden under the mouse
-        i = self._number_at(k, place)
-        if not 0 <= i < self.runs[k].n: return
+        if k >= len(self.runs) or not self.runs[k].film.now or i >= self.runs[k].n: return   # the screen has changed under the mouse
         if not self.chosen or self.chosen[-1] != (k, i): self.chosen = [c for c in self.chosen if c[0] == k][-1:] + [(k, i)]
         self.large.box = []
     self._draw()

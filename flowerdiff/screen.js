@@ -63,10 +63,10 @@ function render({model, el}) {
       if (rect.length) frame(rect[0], rect[1], rect[2] - rect[0], rect[3] - rect[1], 'rectangle')
       return
     }
-    const [count, cols, step, left] = model.get('cells')
-    const one = (i, kind) => i < count && frame(left + 1 + i%cols*step, 1 + Math.floor(i/cols)*step, step, step, kind)
-    model.get('chosen').forEach(i => one(i, 'chosen'))
-    if (box.matches(':focus-visible')) one(at, 'at')
+    const [count, cols, step, left, pictures] = model.get('cells'), chosen = model.get('chosen')
+    const one = (i, kind) => frame(left + 1 + i%cols*step, 1 + Math.floor(i/cols)*step, step, step, kind)
+    for (let i = 0; i < count; i++) if (chosen.includes(i % pictures)) one(i, 'chosen')
+    if (at < count && box.matches(':focus-visible')) one(at, 'at')
   }
 
   // in pixels of the picture
@@ -104,11 +104,11 @@ function render({model, el}) {
   }
   box.onclick = e => {
     if (model.get('draw')) return
-    const [count, cols, step, left] = model.get('cells'), [x, y] = where(e)
+    const [count, cols, step, left, pictures] = model.get('cells'), [x, y] = where(e)
     const c = Math.floor((x - left - 1)/step), i = c + cols*Math.floor((y - 1)/step)
     if (c < 0 || c >= cols || i >= count) return
     at = i
-    model.send({pick: i})
+    model.send({pick: i % pictures})
   }
 
   // arrows move the rectangle, with Shift its lower right corner
@@ -119,13 +119,13 @@ function render({model, el}) {
     if (n[0] >= 0 && n[1] >= 0 && n[2] <= W && n[3] <= H && n[0] < n[2] && n[1] < n[3]) keep(n)
   }
   box.onkeydown = e => {
-    const d = arrows[e.key], [count, cols] = model.get('cells')
+    const d = arrows[e.key], [count, cols, , , pictures] = model.get('cells')
     if (!d && e.key != 'Enter' && e.key != ' ') return
     e.preventDefault()
     e.stopPropagation()
     if (model.get('draw')) { if (d) move(d, e.shiftKey) }
     else if (d) { at = Math.max(0, Math.min(count - 1, at + d[0] + cols*d[1])); marks() }
-    else model.send({pick: at})
+    else if (at < count) model.send({pick: at % pictures})
   }
   box.onfocus = box.onblur = marks
 
