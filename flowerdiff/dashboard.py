@@ -355,9 +355,7 @@ def leave(self:Dashboard):
     self.watch.value, self.runs, self.before, self.loaded, self.chosen = False, [], [], {}, []
     def close(w):
         for child in getattr(w, 'children', ()): close(child)
-        for name in ('layout', 'style'):
-            if hasattr(w, name): getattr(w, name).close()
-        w.close()
+        for part in (w.layout, getattr(w, 'style', w), w): part.close()
     self.link.close(); close(self)
 
 # %% ../nbs/08_dashboard.ipynb #9c5bc892
@@ -658,7 +656,7 @@ def _draw(self:Dashboard, _=None):
             caption.value = f"<b>{escape(run.label)}</b>: {run.seconds:.1f} s, {run.done/run.n:.0f} evaluations for each picture" if len(self.runs) > 1 else ''
             if not self.worker.busy: self.sigma.value = _level(run.film.at(self.moment.value))
         self._enlarge()
-    self._offer()
+        self._offer()
 
 # %% ../nbs/08_dashboard.ipynb #a56a656f
 @patch
