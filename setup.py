@@ -44,7 +44,7 @@ setup(
     install_requires=words('requirements'),
     extras_require=extras | {'dev': words('dev_requirements') + sum(extras.values(), [])},
     packages=find_packages(include=['flowerdiff', 'flowerdiff.*']),
-    package_data={'flowerdiff': ['weights/**', 'notebooks/*.ipynb', 'recipes/*.json']},
+    package_data={'flowerdiff': ['weights/**', 'notebooks/*.ipynb', 'recipes/*.json', 'screen.*']},
     include_package_data=False,  # exactly what package_data names
     entry_points={
         'console_scripts': words('console_scripts'),

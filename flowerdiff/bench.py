@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 # %% ../nbs/10_bench.ipynb #46c7dbf2
 from fastcore.script import call_parse
-from .cli import one_line_errors
+from .cli import _check_files, one_line_errors
 
 # %% ../nbs/10_bench.ipynb #512f6cb3
 PEERS = ('diffusers', 'denoising-diffusion-pytorch')
@@ -306,13 +306,12 @@ def bench(
     "Compare flowerdiff with diffusers and denoising-diffusion-pytorch on this machine."
     from json import dumps
     from flowerdiff.data import FlowerDiffError, user_path
-    from flowerdiff.pretrained import can_write, load, write_whole
-    chosen, path = [j.strip() for j in (jobs or ','.join(JOBS)).split(',')], json and user_path(json)
+    from flowerdiff.pretrained import load, write_whole
+    chosen = [j.strip() for j in (jobs or ','.join(JOBS)).split(',')]
     if wrong := [j for j in chosen if j not in JOBS]: raise FlowerDiffError(f"unknown job '{wrong[0]}': use {', '.join(JOBS)}")
     if batch is not None and batch < 1: raise FlowerDiffError(f'batch is {batch}: use at least 1')
     if not 0 <= seconds < float('inf'): raise FlowerDiffError(f'seconds is {seconds}: use 0 or more')
-    if path and path.is_dir(): raise FlowerDiffError(f"'{json}' is a folder: give a file name, such as {path/'bench.json'}")
-    if path: can_write(path.parent)
+    _check_files(json=json)
     m = load(model, device)
     if chosen == ['start']: return print('\n'.join(_told_start(_fresh('_start', model, str(m.device)))))
     if m.config['model'] != 'attention': raise FlowerDiffError(f"'{model}' has no attention U-Net, the kind that can be compared: use attention, or a model trained as such; or --jobs start, which compares with nobody")
@@ -321,5 +320,5 @@ def bench(
         print('peak memory is measured on Linux and on CUDA only: left out', file=sys.stderr); chosen = [j for j in chosen if 'memory' not in j]
     if _installed(PEERS[1]): case = case._replace(dim=ddpm_dim(_cost(case, 'flowerdiff')['gflop'], case.size))
     found = measure(m, model, case, chosen, seconds)
-    if path: write_whole(path, lambda p: p.write_text(dumps(found, indent=1) + '\n'))
+    if json: write_whole(user_path(json), lambda p: p.write_text(dumps(found, indent=1) + '\n'))
     print(report(found))

@@ -233,12 +233,15 @@ def _column(features, kind, names):
     typed = [c for c, f in features.items() if isinstance(f, kind)]
     return next(iter(typed + [n for n in names if n in features]), None)
 
+def _image_column(features, where):
+    import datasets
+    if col := _column(features, datasets.Image, ('image', 'img', 'picture')): return col
+    raise FlowerDiffError(f"{where} has no image column (its columns: {', '.join(features) or 'unknown'}): give a data set with pictures")
+
 def _from_dataset(ds, where, split=None):
     "Records of a `datasets.Dataset`."
     import datasets
-    if not (col := _column(ds.features, datasets.Image, ('image', 'img', 'picture'))):
-        raise FlowerDiffError(f"{where} has no image column (its columns: {', '.join(ds.column_names)}): give a data set with pictures")
-    lab = _column(ds.features, datasets.ClassLabel, ('label', 'labels', 'class'))
+    col, lab = _image_column(ds.features, where), _column(ds.features, datasets.ClassLabel, ('label', 'labels', 'class'))
     rows = ds.cast_column(col, datasets.Image(decode=False))[col]
     items = [r and (r['bytes'] or r['path']) for r in rows]   # None where there is no picture: unreadable
     labels, names = _number_labels(list(ds[lab]), getattr(ds.features[lab], 'names', None)) if lab else (None, None)
@@ -372,14 +375,11 @@ def _read_torchvision(root):
     return _join(out)
 
 # %% ../nbs/00_data.ipynb #3c22ac4c
-def _open(item):
-    return Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)
-
 def _decode(rec, size):
     "Decode `rec` to uint8 (N, 3, size, size) and the indices that could be read; says which could not."
     def one(item):
         try:
-            with _open(item) as im: return to_square(im, size)
+            with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as im: return to_square(im, size)
         except Exception: return None   # whatever Pillow stumbles over, the picture is unreadable
     with ThreadPoolExecutor() as pool:
         ims = list(tqdm(pool.map(one, rec.items), 'decoding', len(rec.items), leave=False, disable=len(rec.items) < 500))
@@ -650,8 +650,7 @@ def load_stream(
     except Exception as e: raise FlowerDiffError(f"'{source}' cannot be streamed ({_first_line(e)}): check it") from None
     if rows is None or n == 0: raise FlowerDiffError(f"{source} has no split '{split}': leave out split for all pictures")
     features = rows.features or {}
-    if not (col := _column(features, datasets.Image, ('image', 'img', 'picture'))): raise FlowerDiffError(f"{source} has no image column (its columns: {', '.join(features) or 'unknown'}): give a data set with pictures")
-    lab = _column(features, datasets.ClassLabel, ())   # other labels have no known number of classes
+    col, lab = _image_column(features, source), _column(features, datasets.ClassLabel, ())   # other labels have no known number of classes
     numbers, names = _number_labels(list(range(features[lab].num_classes)), features[lab].names) if lab else ([], [])
     rows = rows.select_columns([col] + [lab]*bool(lab)).rename_columns({k: v for k, v in {col: 'image', lab: 'label'}.items() if k and k != v}).cast_column('image', datasets.Image(decode=False))
     if n is None: _say(f"{source} does not say how many pictures it has: 100,000 count as an epoch")

@@ -9,7 +9,7 @@ __all__ = ['DEFAULTS', 'AUGMENTS', 'LEVELS', 'HEEDS', 'EVERY', 'BAD_STEPS', 'HIG
            'Stopped', 'read_log', 'plot_losses', 'plan', 'train']
 
 # %% ../nbs/04_training.ipynb #e568beed
-import contextlib, copy, importlib.metadata, itertools, json, math, os, platform, signal, subprocess, sys, time, zlib
+import contextlib, copy, itertools, json, math, os, platform, signal, subprocess, sys, time, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -624,7 +624,8 @@ def fit(self:Run,
     if self.team.is_main_process and self.settings.batch_size > self.batch: print(f'there are only {self.batch} pictures: so many a step, not {self.settings.batch_size}')
     began, saved, self.tick = time.monotonic() - self.seconds, self.seconds, (self.step, self.seconds)
     self.live = self.team.is_main_process and _live()
-    with _Interrupts() as interrupts, _bar(self.budget.done(self), self.team.is_main_process) as bar:
+    bar = tqdm(total=1000, initial=int(1000*self.budget.done(self)), bar_format='{l_bar}{bar}| {elapsed}<{remaining} {postfix}', mininterval=.5, disable=not self.team.is_main_process)
+    with _Interrupts() as interrupts, bar:   # thousandths of the budget, which may be minutes or epochs
         last = False
         while not last:
             try: self.advance()
@@ -639,11 +640,6 @@ def fit(self:Run,
                 saved = self.seconds = self._clock(began)
                 self.tick = self.step, self.seconds
     if interrupts.hit: raise Stopped(f'stopped at step {self.step}; the state is in {folder}', interrupts.hit)
-
-# %% ../nbs/04_training.ipynb #06fa86d7
-def _bar(done, show):
-    "A progress bar over thousandths of the budget, of which the share `done` is used up."
-    return tqdm(total=1000, initial=int(1000*done), bar_format='{l_bar}{bar}| {elapsed}<{remaining} {postfix}', mininterval=.5, disable=not show)
 
 # %% ../nbs/04_training.ipynb #8f09488e
 def _live():
@@ -765,13 +761,9 @@ def _note_run(folder, run):
     "Write `run.json`: what is needed to repeat the run."
     git = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip() if '__file__' in globals() else ''
     names = ('flowerdiff', 'torch', 'torchvision', 'accelerate', 'safetensors', 'numpy')
-    versions = {n: v for n in names if (v := _version(n))} | dict(python=platform.python_version())
+    versions = {n: str(sys.modules[n].__version__) for n in names} | dict(python=platform.python_version())
     about = dict(command=sys.argv, revision=git or None, versions=versions, platform=platform.platform(), device=str(run.device), processes=run.team.num_processes, settings=asdict(run.settings), budget=vars(run.budget))
     write_whole(folder/'run.json', lambda p: p.write_text(json.dumps(about, indent=1) + '\n'))
-
-def _version(name):
-    try: return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError: return None
 
 # %% ../nbs/04_training.ipynb #3ace1d42
 def train(
