@@ -733,6 +733,7 @@ def plot_losses(
         last = {k: v for k, v in probes[-1].items() if k != 'step'}
         for name, style in (('train', 'o-'), ('held_out', 's--')):
             if name in last: axs[1].semilogx(last[name]['sigmas'], last[name]['errors'], style, label=name.replace('_', ' '))
+        axs[1].set_xticks(s := last['train']['sigmas'], [f'{x:.2g}' for x in s]); axs[1].set_xticks([], minor=True)   # the levels themselves: the ticks of a logarithmic axis overlap
         axs[1].set(xlabel='sigma', ylabel="error of the network's answer", yscale=scale([e for p in last.values() for e in p['errors']]), title=f"averaged network, step {probes[-1]['step']:,}"); axs[1].legend()
     return fig
 
