@@ -9,7 +9,7 @@ __all__ = ['DEFAULTS', 'AUGMENTS', 'LEVELS', 'HEEDS', 'EVERY', 'BAD_STEPS', 'HIG
            'Stopped', 'read_log', 'plot_losses', 'plan', 'train']
 
 # %% ../nbs/04_training.ipynb #e568beed
-import contextlib, copy, importlib.metadata, itertools, json, math, os, platform, signal, subprocess, sys, time, zlib
+import contextlib, copy, importlib.metadata, io, itertools, json, math, os, platform, signal, subprocess, sys, time, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -735,6 +735,8 @@ def plot_losses(
             if name in last: axs[1].semilogx(last[name]['sigmas'], last[name]['errors'], style, label=name.replace('_', ' '))
         axs[1].set_xticks(s := last['train']['sigmas'], [f'{x:.2g}' for x in s]); axs[1].set_xticks([], minor=True)   # the levels themselves: the ticks of a logarithmic axis overlap
         axs[1].set(xlabel='sigma', ylabel="error of the network's answer", yscale=scale([e for p in last.values() for e in p['errors']]), title=f"averaged network, step {probes[-1]['step']:,}"); axs[1].legend()
+    def png(): fig.savefig(out := io.BytesIO(), format='png'); return out.getvalue()
+    fig._repr_png_ = png   # so that a notebook shows it, also before pyplot has drawn anything
     return fig
 
 # %% ../nbs/04_training.ipynb #6b63768b
