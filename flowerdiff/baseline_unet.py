@@ -27,7 +27,8 @@ class NoiseEmbedding(nn.Module):
         c_noise:torch.Tensor, # (N,) noise levels: ln(sigma)/4
     )->torch.Tensor: # (N, 2*n_freq) in [-1, 1]
         "Sines and cosines, in float32: the fast ones would be lost in 16 bits."
-        a = c_noise.float()[:,None]*torch.logspace(0, 8, self.n_freq, base=2, device=c_noise.device)
+        freqs = torch.logspace(0, 8, self.n_freq, base=2, device=c_noise.device)
+        a = c_noise.float()[:,None]*freqs
         return torch.cat([a.sin(), a.cos()], 1)
 
     def forward(self,

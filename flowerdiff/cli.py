@@ -65,6 +65,7 @@ def sample(
     steps:int=None, # steps of the sampler (the model's preset; for another sampler what suits it)
     sampler:str=None, # dpmpp_2m, unipc, ipndm, heun, euler, ddim, ddpm, ... (the model's preset)
     guidance:float=None, # 1 is off; more is clearer and less varied, at twice the evaluations (the model's preset)
+    preset:str='default', # fast, default or quality: how to sample where nothing else is said
     seed:int=0, # the same seed, the same pictures
     trajectory:int=None, # write this many rows from noise to result, instead of a grid of results
     out:str='flowers.png', # picture file to write (.png, .jpg, .webp)
@@ -85,7 +86,7 @@ def sample(
         bar.total = step.n
         bar.update(step.i - bar.n)
     began = time.perf_counter()
-    try: x = m.sample(n, classes=_class_list(classes, m.classes), steps=steps, sampler=sampler, guidance=guidance, seed=seed, callback=watch)
+    try: x = m.sample(n, classes=_class_list(classes, m.classes), steps=steps, sampler=sampler, guidance=guidance, preset=preset, seed=seed, callback=watch)
     finally: bar.close()
     took = time.perf_counter() - began
     im = grid_picture(x) if rows is None else grid_picture(rows.images, n, rows.labels)
@@ -146,17 +147,17 @@ def _check_files(**options):
         if file: can_write(user_path(file).parent)
         if file and user_path(file).is_dir(): raise FlowerDiffError(f"--{option} {file} is a folder: give a file")
 
-def _maker(model, pictures, pipeline, sampler, steps, guidance, device):
+def _maker(model, pictures, pipeline, sampler, steps, guidance, preset, device):
     "Whose samples are judged; options that say nothing about them are refused."
     from flowerdiff.data import FlowerDiffError
     from flowerdiff.evaluation import folder_maker, model_maker, pipeline_maker
     from flowerdiff.pretrained import load
     if pictures and pipeline: raise FlowerDiffError("--pictures and --pipeline are both given: choose one")
-    idle = dict(sampler=sampler, guidance=guidance) | (dict(steps=steps) if pictures else {}) if pictures or pipeline else {}
+    idle = dict(sampler=sampler, guidance=guidance, preset=preset) | (dict(steps=steps) if pictures else {}) if pictures or pipeline else {}
     if wrong := [k for k, v in idle.items() if v is not None]: raise FlowerDiffError(f"--{wrong[0]} is for a model: leave it out with --{'pictures' if pictures else 'pipeline'}")
     if pictures: return folder_maker(pictures)
     if pipeline: return pipeline_maker(pipeline, steps, device)
-    return model_maker(load(model, device), Path(model).name, sampler=sampler, steps=steps, guidance=guidance)
+    return model_maker(load(model, device), Path(model).name, sampler=sampler, steps=steps, guidance=guidance, preset=preset or 'default')
 
 # %% ../nbs/09_cli.ipynb #80a79753
 @call_parse
@@ -171,6 +172,7 @@ def eval(
     sampler:str=None, # dpmpp_2m, unipc, ipndm, heun, euler, ddim, ddpm, ... (the model's preset)
     steps:int=None, # steps of the sampler (the model's preset; for another sampler what suits it)
     guidance:float=None, # 1 is off (the model's preset)
+    preset:str=None, # fast, default or quality: how to sample where nothing else is said (default)
     extractor:str='effnet_lite0', # effnet_lite0, inception or dinov2
     weights:str=None, # file with the weights of the extractor (downloaded)
     json:str=None, # file for the figures (printed only)
@@ -191,7 +193,7 @@ def eval(
     warnings.formatwarning = lambda message, *_: f'flowerdiff_eval: {message}\n'
     state = PartialState()
     if state.num_processes > 1: device = device or str(state.device)
-    maker = _maker(model, pictures, pipeline, sampler, steps, guidance, device)
+    maker = _maker(model, pictures, pipeline, sampler, steps, guidance, preset, device)
     with state.main_process_first(): ref = Reference(data, Extractor(extractor, weights, device), maker.size)   # downloaded and computed once, read by the others
     out = evaluate(maker, ref, n, seeds)
     if state.is_main_process:

@@ -308,7 +308,8 @@ def model_maker(
     m.sample(1, **how | dict(steps=min(2 if how.get('steps') is None else how['steps'], 2)))   # a mistake shows now, not in ten minutes
     def make(n, seed, start): return m.sample(n, seed=seed, start=start, **how), m.nfe
     def labels(n, seed): return [m.classes[i] for i in pick_labels(m.classes, m.config.get('class_counts'), how.get('classes'), n, seed, 0)]
-    facts = {k: m.preset[k] if how.get(k) is None else how[k] for k in ('sampler', 'guidance')} | dict(steps=how.get('steps') or (m.preset['steps'] if how.get('sampler') in (None, m.preset['sampler']) else SAMPLERS[how['sampler']].steps), trained_steps=m.config.get('training', {}).get('steps'))
+    p = m.presets[how.get('preset', 'default')]
+    facts = {k: p[k] if how.get(k) is None else how[k] for k in ('sampler', 'guidance')} | dict(steps=how.get('steps') or (p['steps'] if how.get('sampler') in (None, p['sampler']) else SAMPLERS[how['sampler']].steps), trained_steps=m.config.get('training', {}).get('steps'))
     return Maker(name, m.size, make, labels if m.classes else None, facts, tuple(m.config.get('training', {}).get('data', {}).get('splits', ())))
 
 # %% ../nbs/06_evaluation.ipynb #19f75cca
@@ -386,19 +387,21 @@ ROWS = dict(fd=('FD', 1, 2), kid=('KID x 1000', 1000, 2), precision=('precision'
 
 def table(
     columns:list, # from `evaluate` and `floor`
-)->str: # lines of text
+    markdown:bool=False, # as Markdown; else as text for a terminal
+)->str: # its lines
     "Models and floor side by side, each figure with its confidence interval."
     def cell(f, factor, digits): return '> 10,000' if factor*f['mean'] > 1e4 else f"{factor*f['mean']:.{digits}f}" + (f" ± {factor*f['interval']:.{digits}f}" if f['interval'] is not None else '')
     lines = [['', *(c['name'] for c in columns)], ['N, against', *(f"{c['n']:,}, {c['real']:,}" for c in columns)]]
     lines += [[k, *('-' if c.get(k) is None else f'{c[k]:g}' if isinstance(c[k], float) else str(c[k]) for c in columns)] for k in ('nfe', 'sampler', 'guidance', 'extractor')]
     lines += [[title, *(cell(c['figures'][k], *how) if k in c['figures'] else '-' for c in columns)] for k, (title, *how) in ROWS.items()]
-    first, *wide = [max(map(len, col)) for col in zip(*lines)]
-    text = ['  '.join([l[0].ljust(first), *(t.rjust(w) for t, w in zip(l[1:], wide))]) for l in lines]
-    if few := [c['name'] for c in columns if c.get('biased')]: text.append(f"BIASED: FD of {', '.join(few)} is far too large, with fewer pictures than features: look at KID, or take more")
+    notes = []
+    if few := [c['name'] for c in columns if c.get('biased')]: notes.append(f"BIASED: FD of {', '.join(few)} is far too large, with fewer pictures than features: look at KID, or take more")
     mean = lambda c, k: c['figures'].get(k, dict(mean=0 if k == 'copies' else 1))['mean']
-    text += [f"COPIES: {100*mean(c, 'copies'):.0f} % of {c['name']} are as near to a training picture as 1 % of real pictures are: unless they are blurred, they repeat it. Look at the pairs; its distances and its recall say nothing about quality" for c in columns if mean(c, 'copies') > .05]
-    text += [f"SEEN: {c['name']} is nearer to the held-out pictures than to the others; it may have been made from them" for c in columns if mean(c, 'ratio') > 1.5]
-    return '\n'.join(text)
+    notes += [f"COPIES: {100*mean(c, 'copies'):.0f} % of {c['name']} are as near to a training picture as 1 % of real pictures are: unless they are blurred, they repeat it. Look at the pairs; its distances and its recall say nothing about quality" for c in columns if mean(c, 'copies') > .05]
+    notes += [f"SEEN: {c['name']} is nearer to the held-out pictures than to the others; it may have been made from them" for c in columns if mean(c, 'ratio') > 1.5]
+    first, *wide = [max(map(len, col)) for col in zip(*lines)]
+    if markdown: return '\n'.join(f"| {' | '.join(l)} |" for l in [lines[0], ['---'] + ['---:']*len(wide), *lines[1:]]) + ''.join(f'\n\n{note}.' for note in notes)
+    return '\n'.join(['  '.join([l[0].ljust(first), *(t.rjust(w) for t, w in zip(l[1:], wide))]) for l in lines] + notes)
 
 # %% ../nbs/06_evaluation.ipynb #d56be0b4
 _HEAD = """---
@@ -409,11 +412,16 @@ tags: [diffusion, flowers]
 ---
 """
 
+def _way(preset):
+    "How a preset makes pictures, in words."
+    spacing = preset['spacing'] or SAMPLERS[preset['sampler']].spacing
+    return f"{preset['sampler']}, {preset['steps']} steps, {spacing if isinstance(spacing, str) else 'searched'} spacing, guidance {preset['guidance']:g}"
+
 def _facts(m):
     "What a model is and how it was trained, as far as its config says: name -> text."
     c = m.config; t = c.get('training', {}); s, data = t.get('settings', {}), t.get('data', {})
     out = {'network': f"{c['model']}, {sum(p.numel() for p in m.net.parameters())/1e6:.1f} M parameters", 'makes': f"{m.size} x {m.size} pixels, " + (f'{len(m.classes)} classes' if m.classes else 'unconditional'),
-        'learnt': f"{c['prediction']} prediction, {c['schedule']} schedule", 'samples with': ', '.join(f'{k} {v}' for k, v in m.preset.items() if k in ('sampler', 'steps', 'guidance'))}
+        'learnt': f"{c['prediction']} prediction, {c['schedule']} schedule", 'samples with': _way(m.preset)} | {f'preset {name}': _way(m.presets[name]) for name in c.get('presets', {})}
     if data: out['trained on'] = f"{data['pictures']:,} pictures" + (f" ({', '.join(f'{n:,} {k}' for k, n in data['splits'].items())})" if data.get('splits') else '') + f", key {data['key']}"
     if t: out['trained for'] = f"{t['steps']:,} steps, {t['pictures_seen']:,} pictures seen, {t['minutes']:.0f} minutes on {t['device']}"
     if s: out['settings'] = ', '.join(f'{k} {v}' for k in ('batch_size', 'lr', 'warmup', 'tail', 'ema', 'weight', 'noise', 'augment', 'seed') if (v := s.get(k)) is not None) + f"; network {c.get('net', {})}"
@@ -430,5 +438,5 @@ def model_card(
         f"```python\nfrom flowerdiff.pretrained import load\nx = load('{name}').sample(60, seed=0)   # (60, 3, {m.size}, {m.size}) in [-1, 1]\n```"]
     if columns:
         c = columns[0]
-        lines += ['## How good', f"Beside the floor of real pictures, {c['seeds']} seed{'s'*(c['seeds'] > 1)}, extractor {c['extractor']} on {c['device']}; mean, and 95 % confidence interval where there are several seeds. [What the figures mean](https://flowerdiff.github.io/flowerdiff/evaluation.html).", f'```\n{table(columns)}\n```']
+        lines += ['## How good', f"Beside the floor of real pictures, {c['seeds']} seed{'s'*(c['seeds'] > 1)}, extractor {c['extractor']} on {c['device']}; mean, and 95 % confidence interval where there are several seeds. [What the figures mean](https://flowerdiff.github.io/flowerdiff/evaluation.html).", table(columns, markdown=True)]
     return _HEAD + '\n' + '\n\n'.join(l for l in lines if l) + '\n'

@@ -110,7 +110,7 @@ def _from_hub(name):
         raise FlowerDiffError(f"'{name}' on the Hugging Face Hub could not be downloaded as a flowerdiff model ({why}): check the name, or use {', '.join(bundled())}") from None
 
 # %% ../nbs/07_pretrained.ipynb #89cd307e
-_NEEDED, _OPTIONAL = dict(model=str, size=int, prediction=str, schedule=str), dict(format=int, net=dict, preset=dict, classes=list, class_counts=list, sigma_data=float, shift=float, zero_snr=bool)
+_NEEDED, _OPTIONAL = dict(model=str, size=int, prediction=str, schedule=str), dict(format=int, net=dict, preset=dict, presets=dict, classes=list, class_counts=list, sigma_data=float, shift=float, zero_snr=bool)
 
 def _read_config(file):
     "The config in `file`, its fields of the right kind."

@@ -217,8 +217,8 @@ def posthoc_weights(
     "How to mix snapshots to get an average of another length (EDM2, algorithm 3)."
     t, g = np.array(steps, float), np.array([power_gamma(l) for l in lengths])
     A = _overlap(t[:, None], g[:, None], t[None], g[None])
-    x = np.linalg.lstsq(A, _overlap(t, g, step, power_gamma(length)), rcond=None)[0]
-    return x/x.sum()
+    c = np.linalg.lstsq(A, _overlap(t, g, step, power_gamma(length)), rcond=None)[0]
+    return c/c.sum()
 
 # %% ../nbs/04_training.ipynb #f7cbe30a
 class Budget:
@@ -735,6 +735,8 @@ def plot_losses(
             if name in last: axs[1].semilogx(last[name]['sigmas'], last[name]['errors'], style, label=name.replace('_', ' '))
         axs[1].set_xticks(s := last['train']['sigmas'], [f'{x:.2g}' for x in s]); axs[1].set_xticks([], minor=True)   # the levels themselves: the ticks of a logarithmic axis overlap
         axs[1].set(xlabel='sigma', ylabel="error of the network's answer", yscale=scale([e for p in last.values() for e in p['errors']]), title=f"averaged network, step {probes[-1]['step']:,}"); axs[1].legend()
+        axs[1].set_xticks(ticks := [t for t in (.01, .1, 1, 10, 100) if last['train']['sigmas'][0]/2 < t < 2*last['train']['sigmas'][-1]], [f'{t:g}' for t in ticks])
+    for ax in axs: ax.minorticks_off()
     def png(): fig.savefig(out := io.BytesIO(), format='png'); return out.getvalue()
     fig._repr_png_ = png   # so that a notebook shows it, also before pyplot has drawn anything
     return fig
