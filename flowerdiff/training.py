@@ -733,7 +733,6 @@ def plot_losses(
         last = {k: v for k, v in probes[-1].items() if k != 'step'}
         for name, style in (('train', 'o-'), ('held_out', 's--')):
             if name in last: axs[1].semilogx(last[name]['sigmas'], last[name]['errors'], style, label=name.replace('_', ' '))
-        axs[1].set_xticks(s := last['train']['sigmas'], [f'{x:.2g}' for x in s]); axs[1].set_xticks([], minor=True)   # the levels themselves: the ticks of a logarithmic axis overlap
         axs[1].set(xlabel='sigma', ylabel="error of the network's answer", yscale=scale([e for p in last.values() for e in p['errors']]), title=f"averaged network, step {probes[-1]['step']:,}"); axs[1].legend()
         axs[1].set_xticks(ticks := [t for t in (.01, .1, 1, 10, 100) if last['train']['sigmas'][0]/2 < t < 2*last['train']['sigmas'][-1]], [f'{t:g}' for t in ticks])
     for ax in axs: ax.minorticks_off()
