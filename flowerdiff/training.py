@@ -9,7 +9,7 @@ __all__ = ['DEFAULTS', 'AUGMENTS', 'LEVELS', 'HEEDS', 'EVERY', 'BAD_STEPS', 'HIG
            'Stopped', 'read_log', 'plot_losses', 'plan', 'train']
 
 # %% ../nbs/04_training.ipynb #e568beed
-import contextlib, copy, itertools, json, math, os, platform, signal, subprocess, sys, time, zlib
+import contextlib, copy, io, itertools, json, math, os, platform, signal, subprocess, sys, time, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -732,6 +732,8 @@ def plot_losses(
         axs[1].set(xlabel='sigma', ylabel="error of the network's answer", yscale=scale([e for p in last.values() for e in p['errors']]), title=f"averaged network, step {probes[-1]['step']:,}"); axs[1].legend()
         axs[1].set_xticks(ticks := [t for t in (.01, .1, 1, 10, 100) if last['train']['sigmas'][0]/2 < t < 2*last['train']['sigmas'][-1]], [f'{t:g}' for t in ticks])
     for ax in axs: ax.minorticks_off()
+    def png(): fig.savefig(out := io.BytesIO(), format='png'); return out.getvalue()
+    fig._repr_png_ = png   # so that a notebook shows it, also before pyplot has drawn anything
     return fig
 
 # %% ../nbs/04_training.ipynb #6b63768b
