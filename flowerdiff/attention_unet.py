@@ -26,7 +26,7 @@ class ResBlock(nn.Module):
         nf:int, # channels out, a multiple of 8
         n_emb:int, # length of the embedding
         dropout:float=0., # share of values silenced in training, 0 to 1
-        attention:bool=False, # end with `SelfAttention`
+        attention:bool=False, # end with SelfAttention
     ):
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(8, ni), nn.Conv2d(ni, nf, 3, padding=1)
@@ -49,7 +49,7 @@ class ResBlock(nn.Module):
 class SelfAttention(nn.Module):
     "Every place of (N, C, H, W) looks at every other; C a multiple of 32."
     def __init__(self,
-        channels:int, # C, a multiple of `head` and of 8
+        channels:int, # C, a multiple of head and of 8
         head:int=32, # channels of each head
     ):
         super().__init__()
@@ -132,10 +132,10 @@ def embedding(self:AttentionUNet,
 # %% ../nbs/03_attention_unet.ipynb #43593d01
 @patch
 def forward(self:AttentionUNet,
-    x:torch.Tensor, # (N, 3, H, W) near unit size; H and W multiples of 16, or what `fold` and `widths` ask for
+    x:torch.Tensor, # (N, 3, H, W) near unit size; H and W multiples of 16, or what fold and widths ask for
     c_noise:torch.Tensor, # (N,) noise levels: ln(sigma)/4
-    label:torch.Tensor=None, # as for `embedding`
-    augment:torch.Tensor=None, # as for `embedding`
+    label:torch.Tensor=None, # as for embedding
+    augment:torch.Tensor=None, # as for embedding
 )->torch.Tensor: # (N, 3, H, W)
     "The network's answer."
     check_size(x, self.halvings + self.fold.bit_length() - 1)

@@ -46,7 +46,7 @@ def _full_spec(net):
 # %% ../nbs/10_bench.ipynb #fa34b60a
 def diffusers_unet(
     case:Case, # with the architecture
-): # a `UNet2DModel` on the CPU, random weights
+): # a UNet2DModel on the CPU, random weights
     "diffusers' `UNet2DModel` with the widths, depth and attention of our `AttentionUNet`; takes folded pictures."
     from diffusers import UNet2DModel, logging; logging.set_verbosity_error()   # it warns of `.to(dtype)`, with an empty list of reasons
     s = case.spec
@@ -250,10 +250,10 @@ def _sampling(m, case, pairs, seconds):
 
 # %% ../nbs/10_bench.ipynb #a312ecb0
 def measure(
-    m, # a flowerdiff `Model` with an attention U-Net
+    m, # a flowerdiff Model with an attention U-Net
     model:str, # what it was loaded from
     case:Case, # what is compared
-    jobs:list, # keys of `JOBS`
+    jobs:list, # keys of JOBS
     seconds:float=20., # for each job that is timed; each gets a few turns in any case
 )->dict: # machine, case, networks, missing, rows, values, start
     "Run the jobs."
@@ -277,7 +277,7 @@ def measure(
 
 # %% ../nbs/10_bench.ipynb #c5acd038
 def report(
-    found:dict, # from `measure`
+    found:dict, # from measure
 )->str: # several lines
     "What was measured, to read."
     case, s = found['case'], found['start']

@@ -21,7 +21,7 @@ from IPython import get_ipython
 from PIL import Image, PngImagePlugin
 from .data import FlowerDiffError, check_whole, grid_picture, save_film, to_float, to_uint8, user_path
 from .pretrained import bundled, load
-from .sampling import PRESET, SAMPLERS, Model, Step, class_number, pick_labels, slerp
+from .sampling import PRESET, SAMPLERS, Model, Step, all_presets, class_number, pick_labels, slerp
 from .schedule import signal_rate
 
 # %% ../nbs/08_dashboard.ipynb #c8ad99c6
@@ -31,7 +31,7 @@ def perform(
     m:Model, # that makes the pictures
     d:dict, # 'call', and its arguments
     x:torch.Tensor=None, # the pictures of the call before
-    callback=None, # as in `sample`
+    callback=None, # as in sample
 )->torch.Tensor: # (n, 3, size, size) in [-1, 1]
     "What one call of a recipe makes."
     how = _options(d) | dict(callback=callback)
@@ -52,8 +52,8 @@ def perform(
 # %% ../nbs/08_dashboard.ipynb #cd2de54e
 def as_code(
     recipe:dict, # 'model', and the calls to 'do'
-    named:bool=True, # the model has a name that `load` knows
-)->str: # lines that leave the pictures in `x`
+    named:bool=True, # the model has a name that load knows
+)->str: # lines that leave the pictures in x
     "A recipe as Python."
     out = ['from flowerdiff.pretrained import load', f"m = load({recipe['model']!r})"] if named else [f"# m: the Model called {recipe['model']!r}"]
     for d in recipe['do']:
@@ -78,7 +78,7 @@ def _one_of(recipe, i):
 CALLS = dict(sample=('n',), between=('n', 'a', 'b', 'seed'), pick=('i',), vary=('n', 'sigma'), inpaint=('n', 'box'))   # and what they need
 MOST = dict(n=10**6, seed=2**32 - 1, start=2**32 - 1, i=10**6, a=2**32 - 1, b=2**32 - 1, steps=1000)   # what is a whole number, and at most
 _is_number = lambda v: isinstance(v, (int, float)) and v >= 0
-FITS = dict(sampler=lambda v: v in SAMPLERS, guidance=_is_number, sigma=lambda v: _is_number(v) and v > 0, interval=lambda v: len(v) == 2 and all(map(_is_number, v)),
+FITS = dict(sampler=lambda v: v in SAMPLERS, guidance=_is_number, sigma=lambda v: _is_number(v) and v > 0, preset=lambda v: isinstance(v, str), interval=lambda v: len(v) == 2 and all(map(_is_number, v)),
             classes=lambda v: isinstance(v, str) or v and all(isinstance(c, str) for c in v), box=lambda v: all(type(c) is int and c >= 0 for c in v) and v[0] < v[2] and v[1] < v[3])
 
 def _check_recipe(recipe):
@@ -150,7 +150,7 @@ def _level(step): return f'sigma {step.sigma:.3g}' if step.sigma else 'result'
 
 @patch
 def sheet(self:Film,
-    j:int=None, # which of the moments, as for `at`
+    j:int=None, # which of the moments, as for at
     guess:bool=False, # what the pictures are thought to become, instead of what they are
     cols:int=COLS, # pictures in a row, at most
 )->tuple: # picture, [places, columns, step, margin, pictures]
@@ -161,9 +161,9 @@ def sheet(self:Film,
 @patch
 def by_time(self:Film,
     rows:int, # moments to show, at most
-    guess:bool=False, # as for `sheet`
+    guess:bool=False, # as for sheet
     cols:int=COLS, # show the first so many pictures
-)->tuple: # as from `sheet`
+)->tuple: # as from sheet
     "Time going down: each row a moment of the first pictures, its sigma beside it."
     rows, white = max(2, min(rows, self.rows)), torch.full_like(self.now.x[:cols], 255)
     there = [self.kept.get(self.planned[round(j*(self.rows - 1)/(rows - 1))]) for j in range(rows)]
@@ -210,7 +210,7 @@ class Run:
         m:Model, # that makes the pictures
         x:torch.Tensor=None, # what all calls but the last make, if it is there already
         label:str=None, # what to call the model on the page
-        named:bool=True, # the model has a name that `load` knows
+        named:bool=True, # the model has a name that load knows
     ):
         self.recipe, self.m, self.x, self.label, self.named, self.last = recipe, m, x, label or recipe['model'], named, recipe['do'][-1]
         self.todo = recipe['do'] if x is None else recipe['do'][-1:]
@@ -332,7 +332,7 @@ class Dashboard(widgets.VBox):
         return self
 
     def __init__(self,
-        models:dict=None, # label -> what `load` takes, or a `Model`; None: `MODELS`. The first is chosen
+        models:dict=None, # label -> what load takes, or a Model; None: MODELS. The first is chosen
         n:int=60, # how many pictures
         keep:str=None, # a name to find this dashboard by, next time; None: the cell of the notebook
     ):
@@ -395,12 +395,12 @@ def _what(self:Dashboard):
 def _throw(self:Dashboard): self.seed.value = str(random.randrange(10**6))
 
 # %% ../nbs/08_dashboard.ipynb #8bce9285
-QUALITY = dict(fast=.5, default=1, quality=4)   # steps, relative to what suits the model
+QUALITY = 'fast', 'default', 'quality'   # presets that every model has
 
 @patch
 def _how(self:Dashboard):
-    self.quality = _control(widgets.ToggleButtons, 'Preset', 'How much work goes into a picture', then=self._set_quality, options=list(QUALITY), value='default',
-                           tooltips=['Half as many steps', 'What suits the network', 'Four times as many steps'])
+    self.quality = _control(widgets.ToggleButtons, 'Preset', 'How much work goes into a picture', then=self._set_quality, options=QUALITY, value='default',
+                           tooltips=['Few steps', 'What suits the network', 'Many steps'])
     self.sampler = _control(widgets.Dropdown, 'Sampler', 'How to walk from noise to picture: dpmpp_2m, unipc or ipndm in about 10 steps, ddim in 50, ddpm in some hundreds',
                            then=self._match_quality, options=list(SAMPLERS), value='dpmpp_2m')
     self.steps = _control(widgets.IntText, 'Steps', 'More steps: slower, and often better; 1 to 1000', '120px', self._match_quality, value=10)
@@ -536,8 +536,8 @@ def _guide(self:Dashboard, _=None):
 @patch
 def _preset(self:Dashboard, q):
     "Sampler and steps of a preset."
-    p = self.fitted.preset if self.fitted else PRESET
-    return p['sampler'], max(1, round(p['steps']*QUALITY[q]))
+    p = (self.fitted.presets if self.fitted else all_presets(PRESET, {}))[q]
+    return p['sampler'], p['steps']
 
 @patch
 def _set_quality(self:Dashboard, _=None):
@@ -569,11 +569,14 @@ def _asked(self:Dashboard, m, seed):
     how = dict(n=self.count.value, seed=seed, sampler=self.sampler.value, steps=self.steps.value)
     check_whole('steps', how['steps'], 1, MOST['steps']); check_whole('pictures', how['n'], 1, MOST['n'])
     for w in (self.steps, self.count): w.send_state('value')   # a browser may still show 2.5
+    visits = lambda preset: m.sigmas(how['sampler'], how['steps'], preset=preset).tolist()
+    if (q := self.quality.value) and visits(q) != visits('default'): how['preset'] = q   # it has noise levels of its own
+    p = m.presets[how.get('preset', 'default')]
     if m.classes:
         if (name := self.flower.value.strip()) not in ('', 'any'): how['classes'] = m.classes[class_number(m.classes, name)]
-        if self.guidance.value != m.preset['guidance']: how['guidance'] = self.guidance.value
+        if self.guidance.value != p['guidance']: how['guidance'] = self.guidance.value
         low, high = (_number('guide from sigma', w.value, float) for w in (self.low, self.high))
-        if self.guidance.value != 1 and [low, high] != [*m.preset['interval']]: how['interval'] = low, high
+        if self.guidance.value != 1 and [low, high] != [*p['interval']]: how['interval'] = low, high
     return how
 
 # %% ../nbs/08_dashboard.ipynb #44d7db63
@@ -709,7 +712,7 @@ TRIES = 12
 def _try(self:Dashboard, call, **more):
     (k, i), first = self.chosen[-1], self.chosen[0][1]
     run, base = self.runs[k], _one_of(self.runs[k].recipe, i)
-    how = {key: v for key, v in run.recipe['do'][0].items() if key in ('sampler', 'steps', 'guidance', 'interval')}
+    how = {key: v for key, v in run.recipe['do'][0].items() if key in ('sampler', 'steps', 'preset', 'guidance', 'interval')}
     if name := run.flower(i): how['classes'] = name
     if call == 'between' and name and (other := run.flower(first)) != name: how['classes'] = [other]*(TRIES//2) + [name]*(TRIES//2)
     def plan():

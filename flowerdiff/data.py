@@ -76,7 +76,7 @@ def draw_flowers(
     n:int=1024, # how many pictures
     size:int=64, # height and width in pixels
     seed:int=0, # another seed, other flowers
-)->tuple: # images uint8 (n, 3, size, size), labels int64 (n,) into `DRAWN_NAMES`
+)->tuple: # images uint8 (n, 3, size, size), labels int64 (n,) into DRAWN_NAMES
     "Seeded rose-curve flowers; picture i does not depend on `n`."
     side = (torch.arange(2*size) + .5)/size - 1
     y, x = torch.meshgrid(side, side, indexing='ij')
@@ -99,7 +99,7 @@ def columns(
 # %% ../nbs/00_data.ipynb #122cc96f
 def grid_picture(
     images:torch.Tensor, # (N, 3, H, W): uint8, or float in [-1, 1]
-    cols:int=None, # pictures a row; None: `columns`
+    cols:int=None, # pictures a row; None: columns
     row_labels:list=None, # a text for each row, drawn on the left
 )->Image.Image: # RGB
     "Pictures side by side on white, 2 pixels apart."
@@ -131,11 +131,12 @@ def show_images(
     images = images if images.dtype == torch.uint8 else to_uint8(images)
     cols = cols or columns(len(images))
     rows = -(-len(images)//cols)
-    fig, axs = plt.subplots(rows, cols, figsize=(zoom*cols, zoom*rows*(1.2 if titles else 1)), squeeze=False, layout='constrained')
+    titled = sum(any(titles[r*cols:(r + 1)*cols]) for r in range(rows)) if titles else 0   # rows that need room for them
+    fig, axs = plt.subplots(rows, cols, figsize=(zoom*cols, zoom*(rows + .2*titled)), squeeze=False, layout='constrained')
     for i, ax in enumerate(axs.flat):
         ax.set(xticks=[], yticks=[], frame_on=False)
         if i < len(images): ax.imshow(images[i].permute(1,2,0).cpu().numpy())
-        if titles and i < len(images): ax.set_title(titles[i], fontsize=8)
+        if titles and i < len(images) and titles[i]: ax.set_title(titles[i], fontsize=8)
         if row_titles and i % cols == 0: ax.set_ylabel(row_titles[i//cols], fontsize=8, rotation=0, ha='right', va='center')
     fig.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=0, hspace=0)
     plt.show()
@@ -160,7 +161,7 @@ def save_film(
     images:torch.Tensor, # (N, 3, H, W): uint8, or float in [-1, 1]
     path:str, # file to write: .gif, .webp or .mp4
     fps:float=12., # pictures a second
-    kind:str=None, # 'gif', 'webp' or 'mp4'; None: as `path` ends
+    kind:str=None, # 'gif', 'webp' or 'mp4'; None: as path ends
 ):
     "Write pictures as a film that starts again at its end."
     kind = kind or Path(path).suffix.lower().lstrip('.')
@@ -214,7 +215,7 @@ class Records(NamedTuple):
 # %% ../nbs/00_data.ipynb #5d39a0e9
 def split_name(
     s:str, # as a source calls it
-)->str: # 'train', 'validation', 'test', or `s` in lower case
+)->str: # 'train', 'validation', 'test', or s in lower case
     "One name for each split, whoever named it."
     return dict(val='validation', valid='validation', dev='validation', training='train', testing='test').get(s.lower(), s.lower())
 
@@ -495,7 +496,7 @@ def _choose_splits(rec, split, source):
 
 # %% ../nbs/00_data.ipynb #3022aa6e
 def load_pictures(
-    source:str=None, # parquet file or folder, folder of pictures, Hub id, 'torchvision', 'drawn' or 'drawn:N'; None: $FLOWERDIFF_DATA, else `DEFAULT_SOURCE`
+    source:str=None, # parquet file or folder, folder of pictures, Hub id, 'torchvision', 'drawn' or 'drawn:N'; None: $FLOWERDIFF_DATA, else DEFAULT_SOURCE
     size:int=64, # height and width in pixels
     split:str=None, # None: all splits together; or 'train', 'train+test', ...
     verbose:bool=True, # print what was loaded
@@ -514,8 +515,8 @@ def load_pictures(
 
 # %% ../nbs/00_data.ipynb #9fd3e6c3
 def without_split(
-    source:str, # as in `load_pictures`
-    size:int, # as in `load_pictures`
+    source:str, # as in load_pictures
+    size:int, # as in load_pictures
     split:str, # to be left out
 )->str: # the others, as in 'train+test'
     "All splits of a source but one, to train on what is not held out."
@@ -634,7 +635,7 @@ def _open_stream(kind, source, size, split):
 
 # %% ../nbs/00_data.ipynb #67cc0364
 def load_stream(
-    source:str=None, # parquet file or folder of them, or Hub id; None: $FLOWERDIFF_DATA, else `DEFAULT_SOURCE`
+    source:str=None, # parquet file or folder of them, or Hub id; None: $FLOWERDIFF_DATA, else DEFAULT_SOURCE
     size:int=64, # height and width in pixels
     split:str=None, # None: all splits together; or 'train', 'train+test', ...
     block:int=10_000, # rows shuffled together; so many undecoded pictures are held

@@ -83,7 +83,7 @@ EXTRACTORS = dict(
 class Extractor:
     "A network that turns pictures into features."
     def __init__(self,
-        name:str='effnet_lite0', # a key of `EXTRACTORS`
+        name:str='effnet_lite0', # a key of EXTRACTORS
         weights:str=None, # file with its weights; None: from its package, or downloaded
         device:str=None, # None: the best there is
     ):
@@ -236,10 +236,10 @@ def _kept(parts, code, make):
 class Reference:
     "Real pictures and their features: those models learn from, and those they never see."
     def __init__(self,
-        source, # as `load_pictures` takes it; or `Pictures` to learn from
+        source, # as load_pictures takes it; or Pictures to learn from
         extract:Extractor, # for these and for samples
         size:int=64, # of the pictures, in pixels
-        held_out='validation', # split that models never see, or such `Pictures`; without it there are no figures about memorisation
+        held_out='validation', # split that models never see, or such Pictures; without it there are no figures about memorisation
     ):
         train = source if isinstance(source, Pictures) else load_pictures(source, size, verbose=False)
         if not isinstance(source, Pictures):
@@ -277,7 +277,7 @@ def floor(
     ref:Reference, # real pictures
     n:int, # how many samples there are
     splits:int=5, # how often the pictures are dealt
-)->dict: # a column of `table`, as from `evaluate`
+)->dict: # a column of table, as from evaluate
     "Real pictures against other real pictures. (A perfect model of as many samples as there are real pictures would be at about half these distances.)"
     n = min(n, len(ref.all)//2)
     def one(seed):
@@ -300,9 +300,9 @@ def floor(
 Maker = namedtuple('Maker', 'name size make labels facts seen most', defaults=(None, {}, (), None))
 
 def model_maker(
-    m:Model, # as `load` gives it
+    m:Model, # as load gives it
     name:str='model', # for the table
-    **how, # as `Model.sample` takes it: sampler, steps, guidance, classes, ...
+    **how, # as Model.sample takes it: sampler, steps, guidance, classes, ...
 )->Maker:
     "A model of flowerdiff."
     m.sample(1, **how | dict(steps=min(2 if how.get('steps') is None else how['steps'], 2)))   # a mistake shows now, not in ten minutes
@@ -355,7 +355,7 @@ def evaluate(
     ref:Reference, # real pictures of the same size
     n:int=None, # how many samples; None: as many as real pictures
     seeds:int=3, # how often: seeds 0, 1, ...
-)->dict: # a column of `table`: what was done, and `figures`: name -> mean, interval, each
+)->dict: # a column of table: what was done, and figures: name -> mean, interval, each
     "Judge what `maker` makes; processes of `accelerate launch` share the work, and all return the result."
     from accelerate import PartialState
     from accelerate.utils import gather_object
@@ -386,7 +386,7 @@ ROWS = dict(fd=('FD', 1, 2), kid=('KID x 1000', 1000, 2), precision=('precision'
     inception_score=('Inception score', 1, 2), ratio=('memorisation ratio', 1, 3), copies=('copies %', 100, 1), accuracy=('class accuracy %', 100, 1))
 
 def table(
-    columns:list, # from `evaluate` and `floor`
+    columns:list, # from evaluate and floor
     markdown:bool=False, # as Markdown; else as text for a terminal
 )->str: # its lines
     "Models and floor side by side, each figure with its confidence interval."
@@ -428,9 +428,9 @@ def _facts(m):
     return out | ({'versions': ', '.join(f'{k} {v}' for k, v in t['versions'].items())} if 'versions' in t else {})
 
 def model_card(
-    m:Model, # as `load` gives it
-    name:str, # what `load` is to find it by
-    columns:list=(), # how it was judged: from `evaluate`, and last from `floor`
+    m:Model, # as load gives it
+    name:str, # what load is to find it by
+    columns:list=(), # how it was judged: from evaluate, and last from floor
     about:str='', # what else there is to say, such as what it is bad at
 )->str: # Markdown; README.md of a repository on the Hub
     "What a model is, how it was trained, and how good its pictures are."

@@ -22,7 +22,7 @@ from .sampling import Model
 NETS = dict(baseline=BaselineUNet, attention=AttentionUNet)
 
 def build(
-    config:dict, # 'model' is a key of `NETS`; 'net' holds arguments of the network
+    config:dict, # 'model' is a key of NETS; 'net' holds arguments of the network
 )->torch.nn.Module: # untrained
     "The network that a config describes."
     if config['model'] not in NETS: raise FlowerDiffError(f"unknown model '{config['model']}': use {', '.join(NETS)}")
@@ -70,7 +70,7 @@ def make_folder(
 # %% ../nbs/07_pretrained.ipynb #ed76a13c
 def save(
     net:torch.nn.Module, # or its state dict
-    config:dict, # as `build` and `Model` take it
+    config:dict, # as build and Model take it
     folder:str, # made if it is not there
     dtype:torch.dtype=None, # None: as it is; torch.float16 for shipping
 ):
@@ -128,7 +128,7 @@ def load(
     device:str=None, # 'cuda', 'mps', 'cpu'; None: the best there is
     dtype:torch.dtype=None, # None: what suits the device
     compile:bool=False, # with torch.compile
-)->Model: # ready to `sample`
+)->Model: # ready to sample
     "Load a trained model."
     folder = _find(str(name))
     config = _read_config(folder/'config.json')

@@ -33,14 +33,14 @@ class PictureNoise:
 
     def like(self,
         x:torch.Tensor, # (n, ...)
-    )->torch.Tensor: # the next noise, with shape, dtype and device of `x`
+    )->torch.Tensor: # the next noise, with shape, dtype and device of x
         "Draw from every picture's stream."
         draws = [s.standard_normal(x.shape[1:], dtype=np.float32) for s in self.streams]
         return torch.from_numpy(np.stack(draws)).to(x).expand(self.n, *x.shape[1:])
 
 def normal_like(
     x:torch.Tensor, # (N, ...): for its shape, dtype and device
-    generator, # `PictureNoise` or torch.Generator; None: torch's own
+    generator, # PictureNoise or torch.Generator; None: torch's own
 )->torch.Tensor: # (N, ...)
     "Standard normal noise like `x`."
     if isinstance(generator, PictureNoise): return generator.like(x)
@@ -61,7 +61,7 @@ class Walk:
     def __init__(self,
         denoise, # denoise(x, sigma) -> x0
         sigmas:torch.Tensor, # falling, or a list
-        callback=None, # called with a `Step`
+        callback=None, # called with a Step
     ):
         self.denoise, self.sigmas, self.callback, self.i = denoise, check_sigmas(sigmas).tolist(), callback, 0
         self.n = len(self.sigmas) - 1
@@ -86,7 +86,7 @@ class Walk:
     def order(self,
         most:int, # order of the sampler
         known:int, # guesses there are
-    )->int: # 1 to `most`
+    )->int: # 1 to most
         "The order of a step, falling to 1 towards a final 0."
         return min(most, known, self.n - self.i if self.sigmas[-1] == 0 else most)
 
@@ -106,8 +106,8 @@ def ddpm(
     x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
     sigmas:torch.Tensor, # falling; ends in 0
     *,
-    callback=None, # called with a `Step`
-    generator=None, # `PictureNoise` or torch.Generator
+    callback=None, # called with a Step
+    generator=None, # PictureNoise or torch.Generator
 )->torch.Tensor: # (N, ...) the pictures
     "Ancestral sampling (Ho et al. 2020)."
     walk = Walk(denoise, sigmas, callback)
@@ -123,8 +123,8 @@ def ddim(
     sigmas:torch.Tensor, # falling; ends in 0
     *,
     eta:float=0., # share of fresh noise: 0 none, 1 as DDPM
-    callback=None, # called with a `Step`
-    generator=None, # `PictureNoise` or torch.Generator; used if eta > 0
+    callback=None, # called with a Step
+    generator=None, # PictureNoise or torch.Generator; used if eta > 0
 )->torch.Tensor: # (N, ...) the pictures
     "Denoising diffusion implicit model (Song et al. 2020)."
     if not 0 <= eta <= 1: raise FlowerDiffError(f"eta is {eta}: use 0 (no fresh noise) to 1 (as DDPM)")
@@ -169,7 +169,7 @@ def euler(
     x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
     sigmas:torch.Tensor, # falling
     *,
-    callback=None, # called with a `Step`
+    callback=None, # called with a Step
     generator=None, # accepted as by all samplers; nothing here is random
 )->torch.Tensor: # (N, ...) the pictures
     "Euler's method on the probability flow equation: DDIM by another name."
@@ -180,9 +180,9 @@ def euler_ancestral(
     x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
     sigmas:torch.Tensor, # falling; ends in 0
     *,
-    eta:float=1., # share of fresh noise, as for `ddim`
-    callback=None, # called with a `Step`
-    generator=None, # `PictureNoise` or torch.Generator
+    eta:float=1., # share of fresh noise, as for ddim
+    callback=None, # called with a Step
+    generator=None, # PictureNoise or torch.Generator
 )->torch.Tensor: # (N, ...) the pictures
     "Euler's method with fresh noise, as k-diffusion and diffusers have it: DDIM with eta 1."
     return ddim(denoise, x, sigmas, eta=eta, callback=callback, generator=generator)
@@ -196,8 +196,8 @@ def heun(
     churn:float=0., # noise put in over the whole run (EDM's S_churn); 0 none, EDM uses up to 80
     churn_range:tuple=(0., math.inf), # only at these noise levels (S_tmin, S_tmax)
     churn_noise:float=1., # standard deviation of what is put in (S_noise)
-    callback=None, # called with a `Step`
-    generator=None, # `PictureNoise` or torch.Generator; used if churn > 0
+    callback=None, # called with a Step
+    generator=None, # PictureNoise or torch.Generator; used if churn > 0
 )->torch.Tensor: # (N, ...) the pictures
     "EDM's second-order sampler (Karras et al. 2022); 2*steps - 1 evaluations."
     if churn < 0 or churn_noise < 0: raise FlowerDiffError(f"churn is {churn} and churn_noise {churn_noise}: use 0 or more")
@@ -218,8 +218,8 @@ def dpmpp_2m_sde(
     sigmas:torch.Tensor, # falling
     *,
     eta:float=1., # share of fresh noise; 0: none, which is 2M
-    callback=None, # called with a `Step`
-    generator=None, # `PictureNoise` or torch.Generator; used if eta > 0
+    callback=None, # called with a Step
+    generator=None, # PictureNoise or torch.Generator; used if eta > 0
 )->torch.Tensor: # (N, ...) the pictures
     "Second-order multistep SDE-DPM-Solver++ (Lu et al. 2022)."
     if not 0 <= eta: raise FlowerDiffError(f"eta is {eta}: use 0 (no fresh noise) or more; 1 is usual")
@@ -238,7 +238,7 @@ def dpmpp_2m(
     x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
     sigmas:torch.Tensor, # falling
     *,
-    callback=None, # called with a `Step`
+    callback=None, # called with a Step
     generator=None, # accepted as by all samplers; nothing here is random
 )->torch.Tensor: # (N, ...) the pictures
     "Second-order multistep DPM-Solver++ (Lu et al. 2022)."
@@ -251,7 +251,7 @@ def dpmpp_3m(
     sigmas:torch.Tensor, # falling
     *,
     exact:bool=False, # the weight that follows from the parabola; else half of it on the second difference, as published
-    callback=None, # called with a `Step`
+    callback=None, # called with a Step
     generator=None, # accepted as by all samplers; nothing here is random
 )->torch.Tensor: # (N, ...) the pictures
     "Third-order multistep DPM-Solver++ (Lu et al. 2022)."
@@ -293,7 +293,7 @@ def unipc(
     sigmas:torch.Tensor, # falling
     *,
     order:int=3, # of the prediction; the correction has one more
-    callback=None, # called with a `Step`
+    callback=None, # called with a Step
     generator=None, # accepted as by all samplers; nothing here is random
 )->torch.Tensor: # (N, ...) the pictures
     "UniPC predictor-corrector (Zhao et al. 2023)."
@@ -315,7 +315,7 @@ def ipndm(
     *,
     order:int=4, # how many slopes are used
     exact:bool=False, # weights for the steps as they are; else for equal steps, as published
-    callback=None, # called with a `Step`
+    callback=None, # called with a Step
     generator=None, # accepted as by all samplers; nothing here is random
 )->torch.Tensor: # (N, ...) the pictures
     "Improved pseudo-numerical method (Zhang & Chen 2023)."
@@ -340,8 +340,8 @@ def lcm(
     x:torch.Tensor, # (N, ...) noise of standard deviation sigmas[0]
     sigmas:torch.Tensor, # falling; ends in 0
     *,
-    callback=None, # called with a `Step`
-    generator=None, # `PictureNoise` or torch.Generator
+    callback=None, # called with a Step
+    generator=None, # PictureNoise or torch.Generator
 )->torch.Tensor: # (N, ...) the pictures
     "Multistep consistency sampling (Song et al. 2023, algorithm 1)."
     walk = Walk(denoise, sigmas, callback)
@@ -418,8 +418,8 @@ def repaint(
     sigmas:torch.Tensor, # falling; ends in 0
     *,
     repeats:int=4, # how often each step is made
-    callback=None, # called with a `Step`
-    generator=None, # `PictureNoise` or torch.Generator
+    callback=None, # called with a Step
+    generator=None, # PictureNoise or torch.Generator
 )->torch.Tensor: # (N, ...) the pictures
     "DDPM that makes each step several times (Lugmayr et al. 2022, algorithm 1)."
     check_whole('repeats', repeats)
@@ -437,8 +437,8 @@ def ddim_inversion(
     x:torch.Tensor, # (N, ...) at the lowest of the noise levels: pictures
     sigmas:torch.Tensor, # falling, as for sampling; a final 0 is left out
     *,
-    callback=None, # called with a `Step`
-)->torch.Tensor: # (N, ...) at sigmas[0]: noise that `ddim` turns into `x`
+    callback=None, # called with a Step
+)->torch.Tensor: # (N, ...) at sigmas[0]: noise that ddim turns into x
     "DDIM from pictures up to noise."
     walk = Walk(denoise, sigmas, callback)
     walk.sigmas = [s for s in reversed(walk.sigmas) if s]
@@ -463,7 +463,7 @@ FASTER = dict(fast=.5, quality=3.)   # steps of the other presets, relative to t
 
 # %% ../nbs/05_sampling.ipynb #5d5ea949
 def check_preset(
-    preset:dict, # some of the keys of `PRESET`; its spacing may also be a falling list of sigmas
+    preset:dict, # some of the keys of PRESET; its spacing may also be a falling list of sigmas
 )->dict: # the same
     "Refuse a preset that cannot be sampled with."
     if not isinstance(preset, dict): raise FlowerDiffError(f"a preset is {preset!r}: give some of {', '.join(PRESET)}, by name")
@@ -475,9 +475,9 @@ def check_preset(
     return preset
 
 def all_presets(
-    usual:dict, # all the keys of `PRESET`
-    others:dict, # name -> what it changes in `usual`; beside `FASTER`, or in its stead
-)->dict: # 'default', 'fast', 'quality', ...: all the keys of `PRESET`
+    usual:dict, # all the keys of PRESET
+    others:dict, # name -> what it changes in usual; beside FASTER, or in its stead
+)->dict: # 'default', 'fast', 'quality', ...: all the keys of PRESET
     "The presets of a model by name."
     evenly = {} if isinstance(usual['spacing'], str) else dict(spacing=None)   # a list is for one number of steps
     rough = {name: dict(steps=max(1, round(usual['steps']*times))) | evenly for name, times in FASTER.items()}
@@ -534,7 +534,7 @@ def class_number(
 def pick_labels(
     names:list, # of all classes
     counts:list, # how often each class occurs; None: all alike
-    classes, # name, number, 'any', or a list of them, repeated; None: as `counts` have it
+    classes, # name, number, 'any', or a list of them, repeated; None: as counts have it
     n:int, # how many pictures
     seed:int, # not negative
     start:int, # number of the first
@@ -557,11 +557,11 @@ def _preset(self:Model, name):
 
 @patch
 def sigmas(self:Model,
-    sampler:str, # a key of `SAMPLERS`
+    sampler:str, # a key of SAMPLERS
     steps:int=None, # None: the preset's, for another sampler what suits it
-    spacing=None, # a key of `SPACINGS`, or a falling list of sigmas; None: the preset's, for another sampler what suits it
+    spacing=None, # a key of SPACINGS, or a falling list of sigmas; None: the preset's, for another sampler what suits it
     sigma_max:float=None, # where to begin; None: the preset's
-    preset:str='default', # a key of `presets`
+    preset:str='default', # a key of presets
 )->torch.Tensor: # (steps+1,) float64, falling
     "The noise levels that `sampler` visits with this model."
     (lo, hi), p = self.schedule[[0, -1]].tolist(), self._preset(preset)
@@ -593,8 +593,8 @@ def conditioned(self:Model,
     label:torch.Tensor, # (N,) on the model's device; None: the model has no classes, or any of them
     guidance:float=1., # 1: off
     interval:tuple=ALWAYS, # guide at these noise levels only, (lowest, highest)
-    rescale:float=0., # 0 to 1, as for `guided`
-    guide=None, # a weaker `Model` to guide by
+    rescale:float=0., # 0 to 1, as for guided
+    guide=None, # a weaker Model to guide by
 )->callable: # denoise(x, sigma) -> x0
     "The network with chunks, class, guidance and clipping wrapped around it."
     f, given = self._chunked(self), {} if label is None else dict(label=label)
@@ -637,21 +637,21 @@ def sample(self:Model,
     *,
     classes=None, # name or number, 'any' for the label that leaves it open, or a list of them, repeated; None: as frequent as in training
     steps:int=None, # steps of the sampler; None: the preset's, for another sampler what suits it
-    sampler:str=None, # a key of `SAMPLERS`; None: the preset's
+    sampler:str=None, # a key of SAMPLERS; None: the preset's
     guidance:float=None, # 1: off; more: clearer and less varied, at twice the evaluations
-    preset:str='default', # or 'fast', 'quality', or another of `presets`: how to sample where nothing else is said
+    preset:str='default', # or 'fast', 'quality', or another of presets: how to sample where nothing else is said
     seed:int=0, # the same seed, the same pictures
     start:int=0, # number of the first picture: 30 from 0 and 30 from 30 are the same as 60 from 0
-    callback=None, # called with a `Step` before each step and at the end; the pictures in it are to be looked at, not changed
+    callback=None, # called with a Step before each step and at the end; the pictures in it are to be looked at, not changed
     interval:tuple=None, # guide at these noise levels only, (lowest, highest)
     rescale:float=None, # 0 to 1: how much of the contrast that guidance adds is taken away again
-    guide=None, # a weaker `Model`: guidance by what this one does better, instead of by classes
-    spacing=None, # a key of `SPACINGS`, or a falling list of sigmas; None: as for `sigmas`
-    noise:torch.Tensor=None, # (n, 3, size, size), standard normal, to begin with; None: that of `seed`
+    guide=None, # a weaker Model: guidance by what this one does better, instead of by classes
+    spacing=None, # a key of SPACINGS, or a falling list of sigmas; None: as for sigmas
+    noise:torch.Tensor=None, # (n, 3, size, size), standard normal, to begin with; None: that of seed
     base:torch.Tensor=None, # pictures in [-1, 1] that lie under the noise at the beginning
     sigma_max:float=None, # noise level to begin at
-    wrap=None, # a function of `denoise`, such as inpainting
-    dice=None, # `PictureNoise` for what else is random; None: that of `seed`
+    wrap=None, # a function of denoise, such as inpainting
+    dice=None, # PictureNoise for what else is random; None: that of seed
     **options, # of the sampler, such as eta or order
 )->torch.Tensor: # float32 (n, 3, size, size) in [-1, 1], on the CPU
     "Make pictures. `nfe` then tells how many network evaluations each of them took."
@@ -719,8 +719,8 @@ def between(self:Model,
     n:int=8, # how many pictures
     *,
     loop:bool=False, # go on around the circle, and end just before the first
-    classes=None, # None: the class that picture 0 of seed `a` has
-    **how, # as in `sample`
+    classes=None, # None: the class that picture 0 of seed a has
+    **how, # as in sample
 )->torch.Tensor: # (n, 3, size, size) in [-1, 1]
     "Picture 0 of seed `a` turning into picture 0 of seed `b`."
     check_whole('n', n, 2); check_whole('seed', a, 0, 2**32 - 1); check_whole('seed', b, 0, 2**32 - 1)
@@ -737,7 +737,7 @@ def between(self:Model,
 def vary(self:Model,
     pictures:torch.Tensor, # (n, 3, size, size) in [-1, 1]
     sigma:float, # noise level to go up to: .5 keeps the picture, 20 next to nothing of it
-    **how, # as in `sample`
+    **how, # as in sample
 )->torch.Tensor: # (n, 3, size, size) in [-1, 1]
     "Other pictures like these (image to image)."
     _decided(how, 'vary', 'n', 'base', 'sigma_max')
@@ -750,7 +750,7 @@ def inpaint(self:Model,
     mask:torch.Tensor, # (size, size), or (n, size, size) for a mask each: 1 where they are to be made anew, 0 where they stay as they are
     *,
     sampler:str='repaint', # it fits its work to what is known, for 4 evaluations a step; others take 1 and leave seams
-    **how, # as in `sample`; `repeats` of RePaint
+    **how, # as in sample; repeats of RePaint
 )->torch.Tensor: # (n, 3, size, size) in [-1, 1]
     "Fill in a part of pictures; the rest stays bit for bit."
     _decided(how, 'inpaint', 'n', 'wrap')
@@ -770,7 +770,7 @@ def inpaint(self:Model,
 def invert(self:Model,
     pictures:torch.Tensor, # (n, 3, size, size) in [-1, 1]
     steps:int=50, # more: nearer to the picture when sampled with as many
-    classes=None, # as for `sample`; a model with classes needs them: the same when sampling, perhaps 'any'
+    classes=None, # as for sample; a model with classes needs them: the same when sampling, perhaps 'any'
 )->torch.Tensor: # (n, 3, size, size) noise: `sample(n, noise=..., classes=classes, sampler='ddim', spacing='log_snr', steps=steps)` gives the pictures back
     "The noise that DDIM turns into these pictures."
     if classes is not None and not self.classes: raise FlowerDiffError("this model was trained without classes: invert without them")

@@ -122,7 +122,7 @@ def as_column(
 def add_noise(
     x0:torch.Tensor, # (N, ...) clean
     sigma, # noise level: a number or (N,)
-    eps:torch.Tensor, # standard normal, shape of `x0`
+    eps:torch.Tensor, # standard normal, shape of x0
 )->torch.Tensor: # x0 + sigma * eps
     "The forward process."
     return x0 + as_column(sigma, x0)*eps
@@ -140,7 +140,7 @@ def scalings(
     prediction:str, # 'eps', 'x0', 'v' or 'edm'
     sigma:torch.Tensor, # any shape
     sigma_data:float=.5, # standard deviation of the pictures; only 'edm' asks
-)->tuple: # c_skip, c_out, c_in: each shaped like `sigma`
+)->tuple: # c_skip, c_out, c_in: each shaped like sigma
     "The factors that turn a network's answer into x0 (EDM, eq. 7 and table 1)."
     if prediction not in SCALINGS: raise FlowerDiffError(f"unknown prediction '{prediction}': use {', '.join(SCALINGS)}")
     return SCALINGS[prediction](sigma, sigma_data)
@@ -169,7 +169,7 @@ class Denoiser:
 
     def scalings(self,
         sigma:torch.Tensor, # any shape
-    )->tuple: # each shaped like `sigma`
+    )->tuple: # each shaped like sigma
         "c_skip, c_out and c_in at `sigma`."
         return scalings(self.prediction, sigma, self.sigma_data)
 
@@ -177,7 +177,7 @@ class Denoiser:
         x:torch.Tensor, # (N, ...) noisy
         sigma:torch.Tensor, # (N, 1, ..., 1) noise levels > 0
         **cond, # handed to the network
-    )->torch.Tensor: # shape and dtype of `x`
+    )->torch.Tensor: # shape and dtype of x
         "The bare network's output."
         inp, c_noise = x*self.scalings(sigma)[2], sigma.flatten().log()/4
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
@@ -187,7 +187,7 @@ class Denoiser:
         x:torch.Tensor, # (N, ...) noisy: x0 + sigma * eps
         sigma, # noise level > 0: a number or (N,)
         **cond, # handed to the network
-    )->torch.Tensor: # estimate of x0, shaped like `x`
+    )->torch.Tensor: # estimate of x0, shaped like x
         "What is underneath the noise."
         sigma = as_column(sigma, x)
         c_skip, c_out, _ = self.scalings(sigma)
@@ -203,7 +203,7 @@ WEIGHTS = dict(
     edm=lambda s, sd, gamma: (s**2 + sd**2)/(s*sd)**2)
 
 def loss_weight(
-    kind:str, # a key of `WEIGHTS`
+    kind:str, # a key of WEIGHTS
     prediction:str, # 'eps', 'x0', 'v' or 'edm'
     sigma:torch.Tensor, # any shape
     sigma_data:float=.5, # standard deviation of the pictures; only 'edm' asks
@@ -220,8 +220,8 @@ def loss_weight(
 def loss(self:Denoiser,
     x0:torch.Tensor, # (N, ...) clean
     sigma:torch.Tensor, # (N,) noise levels
-    eps:torch.Tensor, # standard normal, shape of `x0`
-    weight:str='plain', # a key of `WEIGHTS`
+    eps:torch.Tensor, # standard normal, shape of x0
+    weight:str='plain', # a key of WEIGHTS
     gamma:float=5., # where min-SNR and soft-min-SNR bend
     **cond, # handed to the network
 )->torch.Tensor: # (N,) one loss for each picture
@@ -270,7 +270,7 @@ NOISES = dict(uniform=uniform_steps, log_normal=log_normal, cosine=cosine_interp
 
 # %% ../nbs/01_schedule.ipynb #8f6e4d98
 def draw_sigmas(
-    kind:str, # a key of `NOISES`
+    kind:str, # a key of NOISES
     n:int, # how many
     sigmas:torch.Tensor, # (T,) rising: the schedule, for 'uniform'; its device is where they are drawn
     stratified:bool=True, # one from each n-th of the distribution
@@ -285,9 +285,9 @@ def draw_sigmas(
 
 # %% ../nbs/01_schedule.ipynb #31b57c7e
 def check_combination(
-    prediction:str, # a key of `SCALINGS`
-    weight:str='plain', # a key of `WEIGHTS`
-    noise:str='uniform', # a key of `NOISES`
+    prediction:str, # a key of SCALINGS
+    weight:str='plain', # a key of WEIGHTS
+    noise:str='uniform', # a key of NOISES
     zero_snr:bool=False, # does the schedule end in pure noise?
     shift:float=1., # factor on the schedule's sigmas
     noise_options:dict=None, # options of the noise distribution

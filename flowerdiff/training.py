@@ -92,7 +92,7 @@ def sigmas(self:Settings):
 # %% ../nbs/04_training.ipynb #8e96e18c
 def read_recipe(
     recipe:str, # a recipe of the package, or a JSON file
-)->dict: # fields of `Settings`, and perhaps minutes, epochs, held_out
+)->dict: # fields of Settings, and perhaps minutes, epochs, held_out
     "What a recipe says."
     own = {f.name.removesuffix('.json'): f for f in (files('flowerdiff')/'recipes').iterdir()}
     try: out = json.loads(own.get(recipe, user_path(recipe)).read_text(encoding='utf-8'))
@@ -106,7 +106,7 @@ def read_recipe(
 def make_config(
     s:Settings, # of the run
     pictures:Pictures, # what it is trained on
-)->dict: # as `build` and `Model` take it
+)->dict: # as build and Model take it
     "The config of a model to be trained."
     out = dict(model=s.model, size=pictures.size, prediction=s.prediction, schedule=s.schedule, shift=s.shift, zero_snr=s.zero_snr,
                sigma_data=measure_sigma_data(pictures.images), net=dict(s.net), preset=dict(s.preset))
@@ -153,7 +153,7 @@ def random_changes(
 # %% ../nbs/04_training.ipynb #4bc86e22
 def augmented(
     x:torch.Tensor, # (N, C, H, W)
-    maps:torch.Tensor, # (N, 2, 3) from `random_changes`
+    maps:torch.Tensor, # (N, 2, 3) from random_changes
 )->torch.Tensor: # same shape
     "The pictures changed; those with nothing to change stay as they are, bit for bit."
     def move(x, maps): return F.grid_sample(x, F.affine_grid(maps, x.shape, align_corners=False).to(x.dtype), 'bicubic', 'reflection', align_corners=False)
@@ -233,7 +233,7 @@ class Budget:
         self.minutes, self.epochs = minutes, epochs
 
     def done(self,
-        run, # a `Run`
+        run, # a Run
     )->float: # 0 to 1
         "The share of the budget used up."
         parts = [run.seconds/60/self.minutes] if self.minutes else []
@@ -446,7 +446,7 @@ def state(self:Run):
 @patch
 def store(self:Run,
     folder:Path, # of the run
-    tensors:dict=None, # from `state`; None: taken now
+    tensors:dict=None, # from state; None: taken now
     places:list=None, # of all processes in a stream; None: of this one
     keep:int=2, # so many states stay, the newest
 ):
@@ -518,7 +518,7 @@ def restore(self:Run,
 
 # %% ../nbs/04_training.ipynb #1c41b19b
 def posthoc(
-    folder:str, # of a run with `tracks`
+    folder:str, # of a run with tracks
     length:float, # relative length of the average wanted
     step:int=None, # at this snapshot; None: the last
 )->dict: # state dict of the network
@@ -739,12 +739,12 @@ def plot_losses(
 # %% ../nbs/04_training.ipynb #6b63768b
 def plan(
     out:str, # folder of the run
-    minutes:float=None, # as in `train`, and so the rest
+    minutes:float=None, # as in train, and so the rest
     epochs:float=None, # another budget
-    resume:bool=False, # go on with what is in `out`
+    resume:bool=False, # go on with what is in out
     device:str=None, # None: the best there is
-    **settings, # fields of `Settings`
-)->tuple: # the folder, what its state says (or None), `Settings`, `Budget`
+    **settings, # fields of Settings
+)->tuple: # the folder, what its state says (or None), Settings, Budget
     "Check what `train` is asked for, before any data is loaded."
     if odd := settings.keys() - (known := [f.name for f in fields(Settings)]): raise FlowerDiffError(f"unknown setting '{min(odd)}': use {', '.join(known)}")
     folder, where = user_path(out), pick_device(device).device
@@ -769,18 +769,18 @@ def _note_run(folder, run):
 
 # %% ../nbs/04_training.ipynb #3ace1d42
 def train(
-    pictures:Pictures, # from `load_pictures`
+    pictures:Pictures, # from load_pictures
     out:str, # folder of the run
     minutes:float=None, # budget over all sessions of the run; with no budget at all: 30
     epochs:float=None, # another budget; the first to be used up ends the run
-    resume:bool=False, # go on with what is in `out` (with its budget, if none is given); starts where there is nothing
+    resume:bool=False, # go on with what is in out (with its budget, if none is given); starts where there is nothing
     device:str=None, # None: the best there is
     held_out:Pictures=None, # pictures not trained on (that none of them is, is yours to see to), to watch the error on; the best model by it goes to `out/best`
     compile:bool=None, # with torch.compile; None: on CUDA only
     tracker:str=None, # 'tensorboard', 'wandb' or another that accelerate knows
     shard:bool=False, # divide network and optimiser among the processes, where they do not fit into one card
     save_minutes:float=2., # time between two saves, after the first minutes
-    **settings, # fields of `Settings`; model 'attention' and batch_size 16 on a CPU, 128 elsewhere, unless given
+    **settings, # fields of Settings; model 'attention' and batch_size 16 on a CPU, 128 elsewhere, unless given
 )->Run: # finished, or complete already
     "Train a model, writing state, model, log, previews and loss curve to `out`."
     folder, old, settings, budget = plan(out, minutes, epochs, resume, device, **dict(size=pictures.size) | settings)
