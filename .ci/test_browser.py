@@ -278,10 +278,10 @@ def test_training(dashboard, page, tmp_path):
     "A run in another process, watched."
     d = dashboard
     train = subprocess.Popen([sys.executable, command('train', tmp_path), '--data', 'drawn:64', '--size', '32', '--model', 'baseline',
-                              '--batch_size', '8', '--minutes', '.5', '--out', tmp_path/'run'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                              '--batch_size', '8', '--minutes', '.5', '--out', 'runs/mine'], cwd=tmp_path/'work', stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         page.get_by_role('tab', name='Watch training').click()
-        d.write('Folder', tmp_path/'run')
+        d.write('Folder', 'runs/mine')
         d.button('Watch').click()
         step = lambda: int(re.search(r'step ([\d,]+)', d.on.inner_text())[1].replace(',', ''))
         d.says('pictures a second', 60)
