@@ -2,8 +2,8 @@
 what is stored in it.
 
     pytest                      all notebooks, without the cells marked `#| slow`
-    FLOWERDIFF_SLOW=1 pytest    the notebooks that have slow cells, with those cells; and those that load pictures,
-                                on a folder of pictures without labels
+    FLOWERDIFF_SLOW=1 pytest    all notebooks, with those cells; and those that load pictures once more, on a folder of
+                                pictures without labels
 """
 import os, re, subprocess, sys
 from pathlib import Path
@@ -12,9 +12,7 @@ from nbdev.doclinks import nbglob
 
 top = Path(__file__).resolve().parent.parent
 slow = os.environ.get('FLOWERDIFF_SLOW') == '1'
-def is_slow(nb): return re.search(r'"#\|\s*slow\b', nb.read_text(encoding='utf-8'))
-
-notebooks = [nb for nb in sorted(nbglob(top/'nbs', as_path=True)) if is_slow(nb) or not slow]
+notebooks = sorted(nbglob(top/'nbs', as_path=True))
 
 def run(nb, **env):
     env = {k: v for k, v in os.environ.items() if k != 'FLOWERDIFF_DATA'} | {'MPLBACKEND': 'agg'} | env  # never a window
@@ -24,7 +22,7 @@ def run(nb, **env):
 @pytest.mark.parametrize('nb', notebooks, ids=[str(nb.relative_to(top/'nbs')) for nb in notebooks])
 def test_notebook(nb): run(nb)
 
-loading = [nb for nb in sorted(nbglob(top/'nbs', as_path=True)) if 'load_pictures(os.environ' in nb.read_text(encoding='utf-8')]
+loading = [nb for nb in notebooks if 'load_pictures(os.environ' in nb.read_text(encoding='utf-8')]
 
 @pytest.mark.skipif(not slow, reason='with FLOWERDIFF_SLOW=1')
 @pytest.mark.parametrize('nb', loading, ids=[str(nb.relative_to(top/'nbs')) for nb in loading])
