@@ -12,7 +12,7 @@ from pathlib import Path
 import torch, flowerdiff.cli
 from flowerdiff.evaluation import Extractor, Reference, evaluate, floor, kid, model_card, model_maker, table
 from flowerdiff.pretrained import load, save, write_whole
-from flowerdiff.sampling import PRESET, Model
+from flowerdiff.sampling import Model
 from flowerdiff.training import posthoc, read_recipe
 
 top = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def cost(m):
 
 def search_spacing(m, n=64, rounds=6):
     "The preset of `m` with the noise levels that bring it nearest to the end of the path, as sixty steps find it; a hill is climbed, one level at a time."
-    p, device = m.preset, str(m.device)
+    p = m.preset
     goal = with_preset(m, p | dict(sampler='unipc', steps=60, spacing='log_snr')).sample(n)
     error = lambda s: (with_preset(m, p | dict(spacing=s)).sample(n) - goal).square().mean().item()
     best, most = m.sigmas(p['sampler']).tolist(), cost(m)
@@ -107,6 +107,7 @@ def choose(name, a, ref, folder):
     m = load(folder, a.device)
     if best != 'ema': m.net.load_state_dict(posthoc(folder, float(best)))
     presets = {way: kept(a.out/f'{name}-{way}.json', lambda: choose_preset(m, a, ref, nfe))['best'] for way, nfe in NFE.items()}
+    for p in presets.values(): p |= dict(interval=[min(v, 1e4) for v in p.get('interval', (0., 1e4))])   # JSON knows no infinity
     save(m.net, m.config | dict(preset=presets.pop('default'), presets=presets, average=best), a.out/'weights'/name, torch.float16)
 
 def judge(name, a, ref):

@@ -65,14 +65,12 @@ def diffusers_example(pictures, a, sync):
         pipe = whole if steps == 1000 else quick; pipe.set_progress_bar_config(disable=True)
         x = pipe(batch_size=n, generator=torch.Generator().manual_seed((seed << 32) + start), num_inference_steps=steps, output_type='np').images
         return torch.from_numpy(x).permute(0, 3, 1, 2)*2 - 1
-    bare = lambda x, t: net(x, t).sample
-    bare.parameters = net.parameters
-    return steps, batch, sample, 1000, (sum(p.numel() for p in net.parameters())/1e6, net_cost(Callable(net, bare), size)[1])
+    return steps, batch, sample, 1000, net_cost(Bare(net), size)
 
-class Callable(torch.nn.Module):
-    "A network of diffusers, called like ours."
-    def __init__(self, net, f): super().__init__(); self.net, self.f = net, f
-    def forward(self, x, t): return self.f(x, t)
+class Bare(torch.nn.Module):
+    "A network of diffusers that answers with a tensor, as ours do."
+    def __init__(self, net): super().__init__(); self.net = net
+    def forward(self, x, t): return self.net(x, t).sample
 
 def trainer(pictures, a, sync):
     "denoising-diffusion-pytorch's Trainer, with the settings of its README."
