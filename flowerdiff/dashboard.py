@@ -541,7 +541,11 @@ def _preset(self:Dashboard, q):
 
 @patch
 def _set_quality(self:Dashboard, _=None):
-    if q := self.quality.value: self.sampler.value, self.steps.value = self._preset(q)
+    "Controls as the chosen preset has them; a guidance that is of no preset is somebody's, and stays."
+    if not (q := self.quality.value) or (self.sampler.value, self.steps.value) == self._preset(q): return
+    self.sampler.value, self.steps.value = self._preset(q)
+    each = self.fitted.presets if self.fitted and self.fitted.classes else {}
+    if self.guidance.value in [p['guidance'] for p in each.values()]: self.guidance.value, self.low.value, self.high.value = each[q]['guidance'], *(f'{v:g}' for v in each[q]['interval'])
 
 @patch
 def _match_quality(self:Dashboard, change):
