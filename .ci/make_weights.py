@@ -7,7 +7,7 @@
 Stopped, and started again, it goes on where it was: training at its last state, the rest at what is not yet in --out.
 Whatever is chosen is chosen by KID against the held-out pictures, which the models never see, so that the figures on the
 cards are not those that were searched for. With --install the files go into the package and nbs/results."""
-import argparse, json, math, shutil, warnings
+import argparse, json, shutil, warnings
 from pathlib import Path
 import torch, flowerdiff.cli
 from flowerdiff.evaluation import Extractor, Reference, evaluate, floor, kid, model_card, model_maker, table
@@ -86,10 +86,10 @@ def choose_preset(m, a, ref, nfe):
             found.append(dict(score(tried, a, ref), nfe=took, preset=p))
             print(f"{nfe} evaluations, {p}: KID x 1000 {1000*found[-1]['value']:.2f}", flush=True)
         return min(found, key=lambda f: f['value'])['preset']
-    own = m.config.get('preset', {})
+    own = dict(interval=[0., 1e4]) | m.config.get('preset', {})   # everywhere; JSON knows no infinity
     best = best_of(own | dict(sampler=s, spacing=spacing, steps=nfe) for s, spacing in SAMPLERS[:3 if a.quick else None])
     best = best_of(best | dict(sigma_min=low) for low in (.002, .005, .01, .05))
-    if m.classes: best = best_of(best | dict(guidance=g, interval=[lo, hi], steps=steps) for g in (1.3, 1.7, 2.2) for lo, hi in ((.2, 2.), (.3, 5.), (0., math.inf)) for steps in steps_for(m, best, g, lo, hi, nfe))
+    if m.classes: best = best_of(best | dict(guidance=g, interval=[lo, hi], steps=steps) for g in (1.3, 1.7, 2.2) for lo, hi in ((.2, 2.), (.3, 5.), (0., 1e4)) for steps in steps_for(m, best, g, lo, hi, nfe))
     best = best_of([search_spacing(with_preset(m, best), *(8, 2) if a.quick else ())])
     return dict(best=best, tried=sorted(found, key=lambda f: f['value']))
 
@@ -107,7 +107,6 @@ def choose(name, a, ref, folder):
     m = load(folder, a.device)
     if best != 'ema': m.net.load_state_dict(posthoc(folder, float(best)))
     presets = {way: kept(a.out/f'{name}-{way}.json', lambda: choose_preset(m, a, ref, nfe))['best'] for way, nfe in NFE.items()}
-    for p in presets.values(): p |= dict(interval=[min(v, 1e4) for v in p.get('interval', (0., 1e4))])   # JSON knows no infinity
     save(m.net, m.config | dict(preset=presets.pop('default'), presets=presets, average=best), a.out/'weights'/name, torch.float16)
 
 def judge(name, a, ref):
