@@ -15,7 +15,7 @@ from flowerdiff.pretrained import load, write_whole
 from flowerdiff.training import posthoc, read_log, read_recipe, train
 from make_weights import AVERAGES, cost, kept, score, top, with_preset, write_json
 
-SMALL = dict(size=32, batch_size=32, lr=1e-3, warmup=50, net=dict(widths=[32, 64, 96], attention=[1], dropout=.15))
+SMALL = dict(size=24, batch_size=24, lr=2e-3, warmup=50, net=dict(widths=[32, 64, 96], attention=[1], dropout=.1))
 RUNS = {   # what is asked: name -> what differs from the recipe
     'prediction': {'eps': dict(prediction='eps'), 'x0': dict(prediction='x0'), 'edm': dict(prediction='edm')},
     'noise levels': {'log-normal (EDM)': dict(noise='log_normal', noise_options=dict(mean=-1.2, std=1.2), weight='edm'), 'log-normal (EDM2)': dict(noise='log_normal', noise_options=dict(mean=-.8, std=1.6), weight='edm'), 'plain weight': dict(weight='plain')},

@@ -100,7 +100,7 @@ def train(
     data:str=None, # parquet file or folder, folder of pictures, Hub id, torchvision, drawn or drawn:N ($FLOWERDIFF_DATA, else nelorth/oxford-flowers)
     size:int=None, # height and width of the pictures in pixels (64)
     split:str=None, # which splits to train on, such as train or train+test (all)
-    recipe:str=None, # attention or baseline, as the models of the package are trained, or a JSON file of settings; what is given beside it wins
+    recipe:str=None, # attention or baseline, for the next models of the package, or a JSON file of settings; what is given beside it wins
     model:str=None, # baseline or attention (attention)
     out:str=None, # folder of the run (runs/attention or runs/baseline)
     minutes:float=None, # stop after so many minutes, over all sessions of the run (30, if no epochs are given)
