@@ -1,12 +1,12 @@
 """What each choice of the attention model's recipe is worth: one thing changed at a time, everything else alike.
 
     python .ci/ablate.py --data flowers.parquet --minutes 4 --out runs/ablations          on a large card
-    python .ci/ablate.py --data drawn:2000 --small --epochs 8 --out runs/small-ablations  on a laptop, in hours
+    python .ci/ablate.py --data drawn:1200 --small --epochs 12 --seeds 2 --search 256      on a laptop, in an hour
 
 Each run has as many minutes (or epochs) as another, and the base is trained with several seeds: what differs by less than
 they do is chance. Samples are judged by KID against --held_out pictures, or where there are none against those trained on.
 What is in --out already is not made again. --install puts the figures and a few samples of each into nbs/results."""
-import argparse, math, shutil, warnings
+import argparse, math, re, shutil, warnings
 from pathlib import Path
 import torch
 from flowerdiff.data import grid_picture, load_pictures, without_split
@@ -29,7 +29,7 @@ def settings(a, change):
 
 def run(name, a, change, seed=0):
     "Train with a change (what is there is taken up again), and judge: KID, the errors on known and unseen pictures, samples."
-    folder, s = a.out/name.replace(' ', '-'), settings(a, change)
+    folder, s = a.out/re.sub('[^a-z0-9.]+', '-', name.lower()).strip('-'), settings(a, change)
     train(a.pictures, folder, a.minutes, a.epochs, resume=True, device=a.device, held_out=a.unseen, seed=seed, **s)
     def judge():
         m = load(folder, a.device)
