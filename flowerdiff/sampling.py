@@ -498,7 +498,7 @@ class Model:
         zero_snr, shift, classes = config.get('zero_snr', False), config.get('shift', 1.), config.get('classes') or []
         check_combination(config['prediction'], zero_snr=zero_snr)
         counts = config.get('class_counts') or [1]*len(classes)
-        if classes and (len(classes), len(counts)) != (getattr(net, 'n_classes', 0),)*2 or min(counts, default=0) < 0 or sum(counts) <= 0 < len(classes): raise FlowerDiffError(f"the network knows {getattr(net, 'n_classes', 0)} classes, and the config has {len(classes)} names and counts {str(counts)[:40]}: each class needs a name and how often it occurs")
+        if (len(classes), len(counts)) != (getattr(net, 'n_classes', 0),)*2 or min(counts, default=0) < 0 or sum(counts) <= 0 < len(classes): raise FlowerDiffError(f"the network knows {getattr(net, 'n_classes', 0)} classes, and the config has {len(classes)} names and counts {str(counts)[:40]}: each class needs a name and how often it occurs")
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point): raise FlowerDiffError(f"dtype is {dtype!r}: use torch.float32, torch.bfloat16 or torch.float16")
         where = pick_device(device)
         self.device, self.dtype = where.device, dtype or where.dtype
