@@ -102,6 +102,7 @@ def train(
     split:str=None, # which splits to train on, such as train or train+test (all)
     recipe:str=None, # attention or baseline, for the next models of the package, or a JSON file of settings; what is given beside it wins
     model:str=None, # baseline or attention (attention)
+    init:str=None, # start from the weights of attention, baseline, the folder of a training run, a .safetensors file or a Hub repository (random weights)
     out:str=None, # folder of the run (runs/attention or runs/baseline)
     minutes:float=None, # stop after so many minutes, over all sessions of the run (30, if no epochs are given)
     epochs:float=None, # stop after so many rounds through the pictures
@@ -120,13 +121,15 @@ def train(
 ):
     "Train a model; what can be sampled from is in the folder of the run, all the time and at the end."
     from flowerdiff.data import FlowerDiffError, load_pictures, load_stream, user_path, without_split
+    from flowerdiff.pretrained import read_weights
     from flowerdiff.training import plan, read_recipe, read_state, train
     base = read_recipe(recipe) if recipe else {}
     if minutes is None and epochs is None: minutes, epochs = base.get('minutes'), base.get('epochs')
     base, held_out = {k: v for k, v in base.items() if k not in ('minutes', 'epochs', 'held_out')}, base.get('held_out') if held_out is None else held_out
+    if not (out or model or 'model' in base) and (start := init or base.get('init')): base['model'] = (read_weights(start)[0] or {}).get('model', 'attention')
     out = out or f"runs/{model or base.get('model', 'attention')}"
     old = (read_state(user_path(out)) if resume else None) or dict(settings={}, source=None, split=None)
-    given = base | {k: v for k, v in dict(model=model, batch_size=batch_size, lr=lr, tail=tail, augment=augment, accumulate=accumulate, seed=seed).items() if v is not None}
+    given = base | {k: v for k, v in dict(model=model, batch_size=batch_size, lr=lr, tail=tail, augment=augment, accumulate=accumulate, seed=seed, init=init).items() if v is not None}
     usual = given.pop('size', old['settings'].get('size', 64))
     size = usual if size is None else size
     plan(out, minutes, epochs, resume, device, size=size, **given)   # mistakes first, then the data
