@@ -67,7 +67,7 @@ def sample(
     guidance:float=None, # 1 is off; more is clearer and less varied, at twice the evaluations (the model's preset)
     preset:str='default', # fast, default or quality: how to sample where nothing else is said
     seed:int=0, # the same seed, the same pictures
-    trajectory:int=None, # write this many rows from noise to result, instead of a grid of results
+    trajectory:int=None, # write this many rows from noise to result, at most one more than there are steps, instead of a grid of results
     out:str='flowers.png', # picture file to write (.png, .jpg, .webp)
     device:str=None, # cuda, mps or cpu (the best there is)
     compile:store_true=False, # with torch.compile: half a minute of preparation, then faster
@@ -176,6 +176,7 @@ def eval(
     steps:int=None, # steps of the sampler (the model's preset; for another sampler what suits it)
     guidance:float=None, # 1 is off (the model's preset)
     preset:str=None, # fast, default or quality: how to sample where nothing else is said (default)
+    against:str='all', # distances to all real pictures, or to those held_out: the validation split
     extractor:str='effnet_lite0', # effnet_lite0, inception or dinov2
     weights:str=None, # file with the weights of the extractor (downloaded)
     json:str=None, # file for the figures (printed only)
@@ -193,14 +194,15 @@ def eval(
     if card and (pictures or pipeline): raise FlowerDiffError("--card is for a model of flowerdiff: leave it out")
     if n is not None: check_whole('n', n, 6)
     check_whole('seeds', seeds)
+    if against not in ('all', 'held_out'): raise FlowerDiffError(f"--against is {against}: use all or held_out")
     warnings.formatwarning = lambda message, *_: f'flowerdiff_eval: {message}\n'
     state = PartialState()
     if state.num_processes > 1: device = device or str(state.device)
     maker = _maker(model, pictures, pipeline, sampler, steps, guidance, preset, device)
     with state.main_process_first(): ref = Reference(data, Extractor(extractor, weights, device), maker.size)   # downloaded and computed once, read by the others
-    out = evaluate(maker, ref, n, seeds)
+    out = evaluate(maker, ref, n, seeds, against)
     if state.is_main_process:
-        best = floor(ref, out['n'])
+        best = floor(ref, out['n'], against=against)
         text = dumps(out | dict(floor=best))
         print(table([out, best]), text, sep='\n', flush=True)
         if json: write_whole(user_path(json), lambda p: p.write_text(text + '\n'))

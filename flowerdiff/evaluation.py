@@ -251,6 +251,7 @@ class Reference:
         self.known, self.unseen = features(train), features(held_out) if held_out else None
         self.all, = _checked(np.concatenate([self.known, self.unseen]) if held_out else self.known)
         if len(self.all) < 12: raise FlowerDiffError(f"there are {len(self.all)} real pictures: the figures need at least 12")
+        self.real = dict(all=self.all, held_out=self.unseen)   # what samples can be compared with
         self.probe = None if train.labels is None else linear_probe(self.known, train.labels, len(train.names))
 
 # %% ../nbs/06_evaluation.ipynb #636dc5a9
@@ -277,13 +278,15 @@ def floor(
     ref:Reference, # real pictures
     n:int, # how many samples there are
     splits:int=5, # how often the pictures are dealt
+    against:str='all', # 'all', or 'held_out', as in evaluate
 )->dict: # a column of table, as from evaluate
     "Real pictures against other real pictures. (A perfect model of as many samples as there are real pictures would be at about half these distances.)"
-    n = min(n, len(ref.all)//2)
+    apart = against == 'held_out'   # two sets that share nothing already
+    n = min(n, len(ref.known) if apart else len(ref.all)//2)
     def one(seed):
         rng = np.random.default_rng(seed)
-        x = rng.permutation(ref.all)
-        out = _figures(x[:n], x[n:], ref)
+        x = rng.permutation(ref.known if apart else ref.all)
+        out = _figures(x[:n], ref.unseen if apart else x[n:], ref)
         if ref.unseen is not None:
             h = rng.permutation(ref.unseen)
             out |= dict(zip(('ratio', 'copies'), memorisation(h[::2], ref.known, h[1::2])))
@@ -291,10 +294,10 @@ def floor(
         return out
     code = Extractor.__call__, Extractor.logits, ref.extract.kind.build, _distances, _checked, _figures, floor, frechet, kid, _mmd, manifold, inception_score, memorisation, linear_probe
     make = lambda: {k: torch.tensor(v, dtype=torch.float64) for k, v in _turned([one(s) for s in range(splits)]).items()}
-    kept = _kept((ref.train.key, ref.held_out and ref.held_out.key, n, splits, ref.extract.name, str(ref.extract.kind[1:])), code, make)
+    kept = _kept((ref.train.key, ref.held_out and ref.held_out.key, n, splits, against, ref.extract.name, str(ref.extract.kind[1:])), code, make)
     figures = _summary({k: v.tolist() for k, v in kept.items()})
     if 'accuracy' in figures: figures['accuracy']['interval'] = None   # of one set, and one probe
-    return dict(name='real pictures', n=n, real=len(ref.all) - n, biased=n <= ref.all.shape[1], extractor=ref.extract.name, figures=figures)
+    return dict(name='real pictures', n=n, real=len(ref.unseen) if apart else len(ref.all) - n, against=against, biased=n <= ref.all.shape[1], extractor=ref.extract.name, figures=figures)
 
 # %% ../nbs/06_evaluation.ipynb #f57c94f1
 Maker = namedtuple('Maker', 'name size make labels facts seen most', defaults=(None, {}, (), None))
@@ -355,12 +358,14 @@ def evaluate(
     ref:Reference, # real pictures of the same size
     n:int=None, # how many samples; None: as many as real pictures
     seeds:int=3, # how often: seeds 0, 1, ...
+    against:str='all', # distances to 'all' real pictures, or to those 'held_out'
 )->dict: # a column of table: what was done, and figures: name -> mean, interval, each
     "Judge what `maker` makes; processes of `accelerate launch` share the work, and all return the result."
     from accelerate import PartialState
     from accelerate.utils import gather_object
     state, began, names, each = PartialState(), time.perf_counter(), ref.train.names, []
-    if n is None: n = min(len(ref.all), maker.most or len(ref.all))
+    if ref.real.get(against) is None: raise FlowerDiffError(f"against is {against}: use all{', or held_out' if ref.held_out else ' (no pictures are held out)'}")
+    if n is None: n = min(len(ref.real[against]), maker.most or len(ref.all))
     if maker.most: seeds = 1   # they are what they are
     check_whole('n', n, max(6, state.num_processes), maker.most); check_whole('seeds', seeds)
     if maker.size != ref.train.size: raise FlowerDiffError(f"{maker.name} makes pictures of {maker.size} px, the real ones have {ref.train.size} px: load them with size={maker.size}")
@@ -377,8 +382,8 @@ def evaluate(
                 bar.update(len(x))
             asked = maker.labels(n, seed) if maker.labels and ref.probe else []
             labels = [names.index(c) for c in asked] if asked and set(asked) <= set(names) else None
-            each.append(_figures(np.concatenate(gather_object(parts)), ref.all, ref, None if peeked else ref.unseen, labels))
-    return dict(name=maker.name, n=n, real=len(ref.all), biased=n <= ref.all.shape[1], data=dict(source=str(ref.train.source), key=ref.train.key), seeds=seeds, nfe=nfe) | maker.facts | dict(extractor=ref.extract.name, device=str(ref.extract.device), figures=_summary(_turned(each)), seconds=round(time.perf_counter() - began, 1),
+            each.append(_figures(np.concatenate(gather_object(parts)), ref.real[against], ref, None if peeked else ref.unseen, labels))
+    return dict(name=maker.name, n=n, real=len(ref.real[against]), against=against, biased=n <= ref.all.shape[1], data=dict(source=str(ref.train.source), key=ref.train.key), seeds=seeds, nfe=nfe) | maker.facts | dict(extractor=ref.extract.name, device=str(ref.extract.device), figures=_summary(_turned(each)), seconds=round(time.perf_counter() - began, 1),
         versions=dict(flowerdiff=flowerdiff.__version__) | {p: version(p) for p in ('torch', 'torchvision', 'numpy', 'scipy')})
 
 # %% ../nbs/06_evaluation.ipynb #d8f6d568
@@ -391,7 +396,7 @@ def table(
 )->str: # its lines
     "Models and floor side by side, each figure with its confidence interval."
     def cell(f, factor, digits): return '> 10,000' if factor*f['mean'] > 1e4 else f"{factor*f['mean']:.{digits}f}" + (f" ± {factor*f['interval']:.{digits}f}" if f['interval'] is not None else '')
-    lines = [['', *(c['name'] for c in columns)], ['N, against', *(f"{c['n']:,}, {c['real']:,}" for c in columns)]]
+    lines = [['', *(c['name'] for c in columns)], ['N, against', *(f"{c['n']:,}, {c['real']:,}{' held out'*(c.get('against') == 'held_out')}" for c in columns)]]
     lines += [[k, *('-' if c.get(k) is None else f'{c[k]:g}' if isinstance(c[k], float) else str(c[k]) for c in columns)] for k in ('nfe', 'sampler', 'guidance', 'extractor')]
     lines += [[title, *(cell(c['figures'][k], *how) if k in c['figures'] else '-' for c in columns)] for k, (title, *how) in ROWS.items()]
     notes = []
@@ -422,11 +427,15 @@ def _facts(m):
     c = m.config; t = c.get('training', {}); s, data = t.get('settings', {}), t.get('data', {})
     out = {'network': f"{c['model']}, {sum(p.numel() for p in m.net.parameters())/1e6:.1f} M parameters", 'makes': f"{m.size} x {m.size} pixels, " + (f'{len(m.classes)} classes' if m.classes else 'unconditional'),
         'learnt': f"{c['prediction']} prediction, {c['schedule']} schedule", 'samples with': _way(m.preset)} | {f'preset {name}': _way(m.presets[name]) for name in c.get('presets', {})}
-    if data: out['trained on'] = f"{data['pictures']:,} pictures" + (f" ({', '.join(f'{n:,} {k}' for k, n in data['splits'].items())})" if data.get('splits') else '') + f", key {data['key']}"
-    if t: out['trained for'] = f"{t['steps']:,} steps, {t['pictures_seen']:,} pictures seen, {t['minutes']:.0f} minutes on {t['device']}"
+    splits = f" ({', '.join(f'{n:,} {k}' for k, n in data['splits'].items())})" if data.get('splits') else ''
+    if 'pictures' in data: out['trained on'] = f"{data['pictures']:,} images{splits}"
+    sizes = ', '.join(f"{v:,} at {k.split('_')[2]} px" for k, v in t.items() if k.startswith('images_at_'))
+    told = dict(steps='{:,} steps', pictures_seen='{:,} images seen' + f' ({sizes})'*bool(sizes), minutes='{:.0f} minutes')
+    if seen := [text.format(t[k]) for k, text in told.items() if k in t]: out['trained for'] = ', '.join(seen) + (f" on {t['device']}" if 'device' in t else '')
     if s: out['settings'] = ', '.join(f'{k} {v}' for k in ('batch_size', 'lr', 'warmup', 'tail', 'ema', 'weight', 'noise', 'augment', 'seed') if (v := s.get(k)) is not None) + f"; network {c.get('net', {})}"
     return out | ({'versions': ', '.join(f'{k} {v}' for k, v in t['versions'].items())} if 'versions' in t else {})
 
+# %% ../nbs/06_evaluation.ipynb #c7354eba
 def model_card(
     m:Model, # as load gives it
     name:str, # what load is to find it by
@@ -438,5 +447,5 @@ def model_card(
         f"```python\nfrom flowerdiff.pretrained import load\nx = load('{name}').sample(60, seed=0)   # (60, 3, {m.size}, {m.size}) in [-1, 1]\n```"]
     if columns:
         c = columns[0]
-        lines += ['## How good', f"Beside the floor of real pictures, {c['seeds']} seed{'s'*(c['seeds'] > 1)}, extractor {c['extractor']} on {c['device']}; mean, and 95 % confidence interval where there are several seeds. [What the figures mean](https://flowerdiff.github.io/flowerdiff/evaluation.html).", table(columns, markdown=True)]
+        lines += ['## How good', f"Next to real images measured in the same way, {c['seeds']} seed{'s'*(c['seeds'] > 1)}, extractor {c['extractor']} on {c['device']}; mean, and 95 % confidence interval where there are several seeds. [What the figures mean](https://flowerdiff.github.io/flowerdiff/evaluation.html).", table(columns, markdown=True)]
     return _HEAD + '\n' + '\n\n'.join(l for l in lines if l) + '\n'
