@@ -130,9 +130,13 @@ def read_weights(
     path = user_path(str(name))
     file = path if path.is_file() and path.suffix == '.safetensors' else _find(str(name))/'model.safetensors'
     config = _read_config(beside) if (beside := file.with_name('config.json')).exists() else None
-    try: return config, load_file(file)
+    try: tensors = load_file(file)
     except Exception as e:   # truncated, or no such file at all: whatever the reader stumbles over
         raise FlowerDiffError(f"{file} is damaged ({str(e).strip()[:200]}): get the model again") from None
+    if config is not None:
+        names, n, rows = len(config.get('classes') or []), config.get('net', {}).get('n_classes', 0), len(tensors.get('embed_label.weight', [0])) - 1
+        if not names == n == rows: raise FlowerDiffError(f"{file.with_name('config.json')} has {names} class names and a network for {n} classes, and {file.name} has {rows}: get the model again")
+    return config, tensors
 
 
 # %% ../nbs/07_pretrained.ipynb #828a95e0
