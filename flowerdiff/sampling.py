@@ -658,13 +658,14 @@ def sample(self:Model,
     check_whole('n', n); check_whole('seed', seed, 0, 2**32 - 1); check_whole('start', start, 0, 2**32 - 1)
     p = self._preset(preset)
     sampler, given = sampler or p['sampler'], dict(guide=guide, interval=interval, rescale=rescale or None)
+    asked = guidance is not None or any(v is not None for v in given.values())   # for guidance; not only by the preset
     guidance, interval, rescale = (p[k] if v is None else v for k, v in dict(guidance=guidance, interval=interval, rescale=rescale).items())
     self._refuse(sampler, guidance, interval, rescale, guide, classes, options)
     if guidance == 1 and (idle := [k for k, v in given.items() if v is not None and not (k == 'interval' and tuple(v) == ALWAYS)]):
         raise FlowerDiffError(f"{idle[0]} does nothing at guidance 1: give a guidance too, such as 2")
     label = pick_labels(self.classes, self.config.get('class_counts'), classes, n, seed, start).to(self.device) if self.classes else None
     sigmas, dice, self.nfe = self.sigmas(sampler, steps, spacing, sigma_max, preset), dice or PictureNoise(seed, n, start), 0
-    if guidance != 1 and not any(interval[0] <= s <= interval[1] for s in sigmas[:-1]): raise FlowerDiffError(f"no step falls into the interval {tuple(interval)}: the noise levels are {', '.join(f'{s:.3g}' for s in sigmas[:-1])}")
+    if guidance != 1 and asked and not any(interval[0] <= s <= interval[1] for s in sigmas[:-1]): raise FlowerDiffError(f"no step falls into the interval {tuple(interval)}: the noise levels are {', '.join(f'{s:.3g}' for s in sigmas[:-1])}")
     first = dice.like(torch.empty(n, 3, self.size, self.size))
     x = (first.to(self.device) if noise is None else self._pictures(noise, n, 'noise'))*sigmas[0].item()
     if base is not None: x = x + self._pictures(base, n)
@@ -771,7 +772,7 @@ def invert(self:Model,
     pictures:torch.Tensor, # (n, 3, size, size) in [-1, 1]
     steps:int=50, # more: nearer to the picture when sampled with as many
     classes=None, # as for sample; a model with classes needs them: the same when sampling, perhaps 'any'
-)->torch.Tensor: # (n, 3, size, size) noise: `sample(n, noise=..., classes=classes, sampler='ddim', spacing='log_snr', steps=steps)` gives the pictures back
+)->torch.Tensor: # (n, 3, size, size) noise: `sample(n, noise=..., classes=classes, guidance=1, sampler='ddim', spacing='log_snr', steps=steps)` gives the pictures back
     "The noise that DDIM turns into these pictures."
     if classes is not None and not self.classes: raise FlowerDiffError("this model was trained without classes: invert without them")
     if classes is None and self.classes: raise FlowerDiffError("classes is None: say which the pictures are of, or 'any'; sampling from the noise takes the same")
