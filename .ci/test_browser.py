@@ -232,7 +232,7 @@ def test_lab(dashboard, page, lab, tmp_path):
     # Stop, and go on
     d.write('Steps', 1000)
     d.press()
-    d.says('of 1000 evaluations')
+    d.says('of 2000 evaluations')
     began = time.monotonic()
     d.button('Stop').click()
     d.ready(10)
