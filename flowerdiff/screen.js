@@ -1,4 +1,4 @@
-// The front of `Screen` in nbs/08_dashboard.ipynb: a picture that says where it was clicked, or lets a rectangle be drawn.
+// The browser side of `ImageGrid` in nbs/19_dashboard.ipynb: images that say where they were clicked, or let a rectangle be drawn.
 
 function copy(text) {
   const area = document.createElement('textarea')   // for pages without the right to the clipboard
@@ -29,7 +29,7 @@ const arrows = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowD
 
 function render({model, el}) {
   const box = document.createElement('div'), img = new Image()
-  let at = 0, from = null, rect = [], url           // place under the keyboard, corner where drawing began, rectangle, address of the picture
+  let at = 0, from = null, rect = [], url           // place under the keyboard, corner where drawing began, rectangle, address of the image
   el.style.overflowX = 'auto'
   box.className = 'flowerdiff-screen'
   box.tabIndex = 0
@@ -46,11 +46,21 @@ function render({model, el}) {
   }
   img.onload = () => {
     box.style.width = `min(100%, ${model.get('zoom')*img.naturalWidth}px, ${62*img.naturalWidth/img.naturalHeight}vh)`
-    // small windows scroll: pictures stay large enough to hit
+    // small windows scroll: images stay large enough to hit
     if (!model.get('draw')) box.style.minWidth = `${Math.min(40*model.get('cells')[1], img.naturalWidth)}px`
     marks()
   }
 
+  // where the first cell is, and how large each is
+  const cell = () => {
+    const [count, cols, left] = model.get('cells')
+    return [left, (img.naturalWidth - left)/cols, img.naturalHeight/Math.ceil(count/cols)]
+  }
+  // which run and which image a cell shows
+  const image = i => {
+    const [, , , runs, each] = model.get('cells'), k = i % (runs*each)
+    return [Math.floor(k/each), k % each]
+  }
   const frame = (x, y, w, h, kind) => {
     const i = document.createElement('i'), W = img.naturalWidth/100, H = img.naturalHeight/100
     i.className = kind
@@ -63,13 +73,13 @@ function render({model, el}) {
       if (rect.length) frame(rect[0], rect[1], rect[2] - rect[0], rect[3] - rect[1], 'rectangle')
       return
     }
-    const [count, cols, step, left, pictures] = model.get('cells'), chosen = model.get('chosen')
-    const one = (i, kind) => frame(left + 1 + i%cols*step, 1 + Math.floor(i/cols)*step, step, step, kind)
-    for (let i = 0; i < count; i++) if (chosen.includes(i % pictures)) one(i, 'chosen')
+    const [count, cols] = model.get('cells'), [left, w, h] = cell(), chosen = model.get('chosen').map(String)
+    const one = (i, kind) => frame(left + i%cols*w, Math.floor(i/cols)*h, w, h, kind)
+    for (let i = 0; i < count; i++) if (chosen.includes(String(image(i)))) one(i, 'chosen')
     if (at < count && box.matches(':focus-visible')) one(at, 'at')
   }
 
-  // in pixels of the picture
+  // in pixels of the image
   const where = e => {
     const r = img.getBoundingClientRect(), f = (v, size, most) => Math.max(0, Math.min(most, v/size*most))
     return [f(e.clientX - r.left, r.width, img.naturalWidth), f(e.clientY - r.top, r.height, img.naturalHeight)]
@@ -90,7 +100,7 @@ function render({model, el}) {
   box.onpointerdown = e => {
     if (!model.get('draw')) return
     e.preventDefault()
-    box.focus()
+    box.focus({preventScroll: true})                // the rectangle begins where the mouse is
     box.setPointerCapture(e.pointerId)
     from = where(e)
     upto(e)
@@ -104,11 +114,11 @@ function render({model, el}) {
   }
   box.onclick = e => {
     if (model.get('draw')) return
-    const [count, cols, step, left, pictures] = model.get('cells'), [x, y] = where(e)
-    const c = Math.floor((x - left - 1)/step), i = c + cols*Math.floor((y - 1)/step)
+    const [count, cols] = model.get('cells'), [left, w, h] = cell(), [x, y] = where(e)
+    const c = Math.floor((x - left)/w), i = c + cols*Math.floor(y/h)
     if (c < 0 || c >= cols || i >= count) return
     at = i
-    model.send({pick: i % pictures})
+    model.send({pick: image(i)})
   }
 
   // arrows move the rectangle, with Shift its lower right corner
@@ -119,13 +129,13 @@ function render({model, el}) {
     if (n[0] >= 0 && n[1] >= 0 && n[2] <= W && n[3] <= H && n[0] < n[2] && n[1] < n[3]) keep(n)
   }
   box.onkeydown = e => {
-    const d = arrows[e.key], [count, cols, , , pictures] = model.get('cells')
+    const d = arrows[e.key], [count, cols] = model.get('cells')
     if (!d && e.key != 'Enter' && e.key != ' ') return
     e.preventDefault()
     e.stopPropagation()
     if (model.get('draw')) { if (d) move(d, e.shiftKey) }
     else if (d) { at = Math.max(0, Math.min(count - 1, at + d[0] + cols*d[1])); marks() }
-    else if (at < count) model.send({pick: at % pictures})
+    else if (at < count) model.send({pick: image(at)})
   }
   box.onfocus = box.onblur = marks
 

@@ -1,0 +1,177 @@
+"""The commands: what they refuse, and that they say the same as the library."""
+import json, os, signal, subprocess, sys, time
+import numpy as np, pytest, torch
+from fastcore.script import anno_parser
+from PIL import Image
+from flowerdiff import cli
+from flowerdiff.config import ModelConfig, build
+from flowerdiff.images import to_uint8
+from flowerdiff.models import load, save
+
+COMMANDS = 'sample', 'train', 'eval', 'lab'
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    "A folder with a small model and the commands as pip writes them."
+    root = tmp_path_factory.mktemp('cli')
+    net = dict(n_classes=3, widths=[16, 32])
+    config = ModelConfig(16, 'v', 'cosine', 'baseline', net=net, classes=['rose', 'iris', 'oxeye daisy'])
+    torch.manual_seed(0)
+    network = build(config)
+    torch.nn.init.normal_(network.out.weight, std=.05)
+    save(network, config, root/'tiny')
+    (root/'file').touch()
+    for name in COMMANDS:
+        code = f'from flowerdiff.cli import {name}; {name}()'
+        (root/f'flowerdiff_{name}').write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv('FLOWERDIFF_CACHE', str(root/'cache'))
+        patch.setenv('FLOWERDIFF_DEVICE', 'cpu')
+        yield root
+
+def call(line):
+    "Call a command in this process, with the options of a command line."
+    name, *options = line.split()
+    f = getattr(cli, name)
+    parsed = vars(anno_parser(f).parse_args(options))
+    known = f.__wrapped__.__wrapped__.__code__.co_varnames
+    return f(**{k: v for k, v in parsed.items() if k in known})
+
+def start(line):
+    "Start a command in a process of its own."
+    name, *options = line.split()
+    command = [sys.executable, f'flowerdiff_{name}', *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+# what a user types, and what the message must say
+WRONG = [
+    ('sample --n 0', 'n is 0'),
+    ('sample --model gan', "unknown model 'gan'"),
+    ('sample --sampler magic', "unknown sampler 'magic'"),
+    ('sample --device gpu', "unknown device 'gpu'"),
+    ('sample --classes rise', 'did you mean rose'),
+    ('sample --steps 0', 'steps is 0'),
+    ('sample --trajectory 30', '30'),
+    ('sample --trajectory 0', '0'),
+    ('sample --out file/x.png', 'cannot write to the folder file'),
+    ('sample --out .', '--out . is a folder'),
+    ('sample --out x.txt', '.png, .jpg, .jpeg, .webp'),
+    ('sample --out ~nobody-of-this-name/x.png', 'cannot be a path'),
+    ('sample --seed -1', 'seed is -1'),
+    ('sample --preset best', "unknown preset 'best'"),
+    ('sample --guidance nan', 'nan'),
+    ('train --data nowhere', 'nowhere'),
+    ('train --model gan', "unknown model 'gan'"),
+    ('train --init gan', "unknown model 'gan'"),
+    ('train --recipe gan', "'gan' is no recipe"),
+    ('train --minutes 0', 'minutes is 0'),
+    ('train --data drawn:8 --size 50 --out runs/x', '50'),
+    ('train --data drawn:8 --size 0 --out runs/x', 'size is 0'),
+    ('train --data drawn:8 --out file/x', 'cannot write to the folder file'),
+    ('train --data drawn:8 --out tiny', 'tiny already holds a run'),
+    ('train --data drawn:8 --recipe baseline --out runs/x', 'validation'),
+    ('train --stream --held_out validation --out runs/x', 'name those to train on with --split'),
+    ('train --shard', 'accelerate launch'),
+    ('eval --data nowhere', 'nowhere'),
+    ('eval --extractor dinov2', "unknown extractor 'dinov2': use effnet_lite0, inception"),
+    ('eval --n 2', 'n is 2'),
+    ('eval --seeds 0', 'seeds is 0'),
+    ('eval --against none', "unknown --against 'none'"),
+    ('eval --sampler magic', "unknown sampler 'magic'"),
+    ('eval --pictures nowhere', "'nowhere'"),
+    ('eval --pictures a --pipeline b', 'choose one'),
+    ('eval --pictures runs --steps 3', '--steps is for a model'),
+    ('eval --pipeline runs --preset fast', '--preset is for a model'),
+    ('eval --pictures runs --card c.md', '--card is for a model'),
+    ('eval --json file/x.json', 'cannot write to the folder file'),
+    ('eval --card file/c.md', 'cannot write to the folder file'),
+    ('lab --port 99999', 'port is 99999'),
+    ('lab --folder file/x', 'cannot write to the folder file'),
+]
+
+@pytest.mark.parametrize('line, message', WRONG, ids=[line for line, _ in WRONG])
+def test_wrong(root, line, message, capsys):
+    "A mistake is one line, exit status 2, and nothing written."
+    name = line.split()[0]
+    own = ' --model tiny' if name == 'sample' and '--model' not in line else ''
+    before = sorted(p for p in root.rglob('*') if 'cache' not in p.parts)
+    with pytest.raises(SystemExit) as stop: call(line + own)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2
+    assert said.startswith(f'flowerdiff_{name}: ') and message in said
+    assert before == sorted(p for p in root.rglob('*') if 'cache' not in p.parts)
+
+def test_help_is_light():
+    "Nothing heavy is imported for --help."
+    done = subprocess.run([sys.executable, '-c', 'import sys, flowerdiff.cli; print(*sys.modules)'], capture_output=True, text=True)
+    assert not {'torch', 'numpy', 'matplotlib', 'datasets'} & {*done.stdout.split()}
+
+def test_same_seed_same_file(root):
+    for name in 'ab': call(f'sample --model tiny --n 6 --out {name}.png')
+    assert (root/'a.png').read_bytes() == (root/'b.png').read_bytes()
+    assert Image.open('a.png').size == (3*18 + 2, 2*18 + 2)
+
+def test_says_how_many_evaluations(root, capsys):
+    call('sample --model tiny --n 2 --preset fast --out c.webp')
+    assert '2 images, 5 network evaluations each' in capsys.readouterr().out
+
+def test_trajectory_ends_in_the_images(root):
+    call('sample --model tiny --n 6 --steps 8 --trajectory 5 --out rows.png')
+    call('sample --model tiny --n 6 --steps 8 --out grid.png')
+    rows, grid = np.array(Image.open('rows.png')), np.array(Image.open('grid.png'))
+    margin = rows.shape[1] - (6*18 + 2)
+    def cell(image, x, y): return image[y + 2:y + 18, x + 2:x + 18]
+    for i in range(6):
+        last, own = cell(rows, margin + i*18, 4*18), cell(grid, i % 3*18, i//3*18)
+        assert (last == own).all()
+
+def test_stop(root):
+    "A signal saves the state, and ends in the exit status that shells have for it."
+    training = start('train --data drawn:48 --size 16 --model baseline --batch_size 16 --minutes 9 --out runs/stopped')
+    log = root/'runs/stopped/log.jsonl'
+    try:
+        end = time.monotonic() + 120
+        while not log.exists() and time.monotonic() < end: time.sleep(.2)
+        training.send_signal(signal.SIGTERM)
+        _, said = training.communicate(timeout=120)
+    finally: training.kill()
+    assert training.returncode == 128 + signal.SIGTERM
+    assert said.strip().splitlines()[-1].startswith('flowerdiff_train: stopped at step')
+    assert list((root/'runs/stopped').glob('state-*.safetensors'))
+
+def test_resume_with_held_out(root):
+    "What is not given is taken from the run that is there."
+    how = '--model baseline --batch_size 16 --out runs/r'
+    call(f'train --data drawn:48 --size 16 --epochs 1 {how}')
+    call('train --out runs/r --resume --epochs 2')
+    notes = json.loads((root/'runs/r/run.json').read_text())
+    assert notes['settings']['size'] == 16 and notes['budget']['epochs'] == 2
+
+def test_folder_is_judged_like_its_model(root, capsys):
+    "The same images from a model and from a folder have the same metrics."
+    call('eval --model tiny --data drawn:26 --n 12 --seeds 1 --steps 4 --card card.md')
+    model = json.loads(capsys.readouterr().out.splitlines()[-1])
+    images = to_uint8(load('tiny').sample(12, steps=4)).permute(0, 2, 3, 1).numpy()
+    os.mkdir('made')
+    for i, image in enumerate(images): Image.fromarray(image).save(f'made/{i:02}.png')
+    call('eval --pictures made --data drawn:26 --n 12')
+    folder = json.loads(capsys.readouterr().out.splitlines()[-1])
+    kids = [found['figures']['kid']['mean'] for found in (model, folder)]
+    assert kids[0] == pytest.approx(kids[1], abs=1e-6)
+    assert (model['n'], model['nfe'], model['floor']['n']) == (12, 4, 12)
+    assert (root/'card.md').read_text().startswith('---\nlibrary_name: flowerdiff')
+
+def test_lab_keeps_a_notebook(root, monkeypatch):
+    "A copy that is there already stays as it is."
+    class Server:
+        def __init__(self, command, cwd): self.command, self.cwd = command, cwd
+        def __enter__(self): return self
+        def __exit__(self, *error): pass
+        def wait(self): return 0
+    monkeypatch.setattr(cli.subprocess, 'Popen', Server)
+    for text in (None, 'mine'):
+        if text: (root/'lab/play.ipynb').write_text(text)
+        with pytest.raises(SystemExit) as stop: call('lab --folder lab')
+        assert stop.value.code == 0
+    assert (root/'lab/play.ipynb').read_text() == 'mine'

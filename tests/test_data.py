@@ -1,0 +1,341 @@
+"Guards of flowerdiff.data: what is refused and in which words, layouts of folders and tables, the cache, exact streams."
+import itertools, json, operator
+from types import SimpleNamespace
+import pytest, torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image as HFImage, IterableDatasetDict, Value
+from pathlib import Path
+from PIL import Image
+import flowerdiff.data as data
+from flowerdiff.core import FlowerDiffError
+from flowerdiff.data import DEFAULT_SOURCE, load_images, split_name, stream_images, without_split
+from flowerdiff.images import DRAWN_NAMES, draw_flowers
+
+FLOWERS, LABELS = draw_flowers(24, 16)
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    "Each test works in an empty folder, with a cache of its own."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('FLOWERDIFF_CACHE', str(tmp_path/'cache'))
+    monkeypatch.delenv('FLOWERDIFF_DATA', raising=False)
+    # `datasets` waits so long when a stream is left
+    monkeypatch.setattr('datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN', 0, raising=False)
+    return tmp_path
+
+def pil(i): return Image.fromarray(FLOWERS[i].permute(1, 2, 0).numpy())
+
+def save(file, i=0):
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    pil(i).save(file, quality=90)
+
+def table(rows, names=DRAWN_NAMES, label=None, **columns):
+    "A table of the flowers with the numbers `rows`, with other columns as given."
+    label = LABELS[list(rows)].tolist() if label is None else label
+    features = Features(image=HFImage(), label=ClassLabel(names=names) if names else Value('int64'))
+    out = Dataset.from_dict(dict(image=[pil(i) for i in rows], label=label), features=features)
+    for name, values in columns.items(): out = out.add_column(name, values)
+    return out
+
+def write(table, file):
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(file)
+
+def load(source, size=16, split=None): return load_images(source, size, split, verbose=False)
+def stream(source, size=16, split=None, **kw): return stream_images(source, size, split, verbose=False, **kw)
+
+# ---- what is refused ----
+def no_network(*args, **kw): raise OSError('no network')
+
+REFUSED = [
+    (lambda: load('nowhere'), "'nowhere' is no folder"),
+    (lambda: load('./nowhere.parquet'), "is no folder, parquet file or Hub data set"),
+    (lambda: load('photos/0.png'), "'photos/0.png' is no folder"),
+    (lambda: load('x'*5000), 'cannot be a path'),
+    (lambda: load('empty'), "no images in 'empty'"),
+    (lambda: load('broken'), 'none of the 1 images can be read'),
+    (lambda: load('half.parquet'), 'half.parquet cannot be read as parquet'),
+    (lambda: load('words.parquet'), 'no image column (its columns: text)'),
+    (lambda: load('photos', 3), 'size is 3'),
+    (lambda: load('photos', 2.5), 'size is 2.5'),
+    (lambda: load('photos', 16, 'train'), "photos has no split 'train' (it has: none)"),
+    (lambda: load('good.parquet', 16, 'train+test'), "no split 'train+test' (it has: train, validation)"),
+    (lambda: load('drawn:0'), "in 'drawn:0' is 0"),
+    (lambda: load('drawn', 16, 'train'), "no split 'train'"),
+    (lambda: load('me/flowers'), "or use a folder, a parquet file, 'torchvision' or 'drawn'"),
+    (lambda: load('torchvision'), "download Flowers102 (no network): check the network, or use 'drawn'"),
+    (lambda: without_split('good.parquet', 16, 'train+val'), "no split besides 'train+val'"),
+    (lambda: stream('photos'), "'photos' cannot be streamed"),
+    (lambda: stream('drawn'), "'drawn' cannot be streamed"),
+    (lambda: stream('half.parquet'), "'half.parquet' cannot be streamed"),
+    (lambda: stream('good.parquet', 16, 'test'), "no split 'test'"),
+    (lambda: stream('train.parquet', 16, 'test'), "no split 'test'"),
+    (lambda: stream('good.parquet', block=0), 'block is 0'),
+    (lambda: stream('unlabelled.parquet'), 'or none has a label'),
+    (lambda: next(stream('train.parquet').batches(2, rank=9, world=10)), 'process 9 of 10 gets no images'),
+]
+
+def test_refused(place, monkeypatch):
+    "Each mistake is one line that says what, which value, and what to do."
+    monkeypatch.setattr('huggingface_hub.HfApi.repo_info', no_network)
+    monkeypatch.setattr(data, 'Flowers102', no_network)
+    for i in range(3): save(f'photos/{i}.png', i)
+    Path('empty').mkdir()
+    Path('broken').mkdir()
+    Path('broken/x.png').write_bytes(b'')
+    write(table(range(4), split=['train', 'train', 'val', 'val']), 'good.parquet')
+    write(table(range(3)), 'train.parquet')
+    write(table(range(3), label=[-1]*3), 'unlabelled.parquet')
+    Path('half.parquet').write_bytes(Path('good.parquet').read_bytes()[:400])
+    Dataset.from_dict(dict(text=['a'])).to_parquet('words.parquet')
+    for i, (call, message) in enumerate(REFUSED):
+        with pytest.raises(FlowerDiffError) as e: call()
+        assert message in str(e.value) and '\n' not in str(e.value), (i, str(e.value))
+
+# ---- folders ----
+LAYOUTS = {   # files -> (split asked for, class names, labels, splits)
+    'classes': (['b/1.png', 'a/2.png', 'a/sub/3.png'], None, ['a', 'b'], [0, 0, 1], {}),
+    'loose': (['1.png', '2.png'], None, [], None, {}),
+    'one class is none': (['a/1.png', 'a/2.png'], None, [], None, {}),
+    'splits': (['Train/1.png', 'val/2.png'], None, [], None, dict(train=1, validation=1)),
+    'splits of classes': (['train/a/1.png', 'train/b/2.png', 'dev/b/3.png'], 'validation', ['a', 'b'], [1], dict(validation=1)),
+    'unlabelled test split': (['train/a/1.png', 'train/b/2.png', 'test/3.png'], 'train', ['a', 'b'], [0, 1], dict(train=2)),
+    'hidden files': (['a/1.png', 'b/2.png', 'b/.3.png', '.thumbs/4.png'], None, ['a', 'b'], [0, 1], {}),
+    'not all are splits': (['train/1.png', 'other/2.png'], None, ['other', 'train'], [0, 1], {}),
+}
+
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_folder(name):
+    files, split, names, labels, splits = LAYOUTS[name]
+    for i, file in enumerate(files): save(f'd/{file}', i)
+    d = load('d', 16, split)
+    assert (d.class_names, d.splits) == (names, splits)
+    assert (None if d.labels is None else d.labels.tolist()) == labels
+
+def test_linked_class_folder(place):
+    save('store/1.png', 1)
+    save('d/iris/2.png', 2)
+    Path('d/rose').symlink_to(place/'store')
+    assert load('d').class_names == ['iris', 'rose']
+
+def test_official_names():
+    "Class folders 1 to 102 are Oxford 102 Flowers."
+    for i in range(1, 103): save(f'd/{i}/a.png', i % 24)
+    d = load('d')
+    assert d.class_names[0] == 'pink primrose' and d.class_names[101] == 'blackberry lily'
+    assert d.labels.tolist() == [int(n) - 1 for n in sorted(map(str, range(1, 103)))]
+
+def test_told(capsys):
+    "What is left out, skipped or unlabelled is named."
+    for i in range(2): save(f'd/{"ab"[i]}/{i}.png', i)
+    save('d/stray.png', 2)
+    Path('d/notes.txt').write_text('milk')
+    Path('d/b/broken.jpg').write_bytes(b'')
+    assert load('d').labels is None
+    told = capsys.readouterr().err
+    assert 'left out, not an image (1): notes.txt' in told
+    assert 'skipped, cannot be read (1): b/broken.jpg' in told
+    assert 'without a class (1): stray.png' in told
+    write(table(range(2)), 'q/x.parquet')
+    save('q/beside.png')
+    load('q')
+    assert "beside the parquet files of 'q' (1): beside.png" in capsys.readouterr().err
+
+def test_prints_in_the_first_process_only(capsys, monkeypatch):
+    load_images('drawn:3', 16)
+    assert capsys.readouterr().out == 'drawn:3: 3 images at 16 px, 12 classes\n'
+    monkeypatch.setenv('RANK', '1')
+    load_images('drawn:3', 16)
+    assert not capsys.readouterr().out
+
+# ---- the cache and the key ----
+def test_key_stays():
+    "A run continues only if the key is what it was: a new algorithm would break off all runs."
+    assert data.fingerprint(torch.arange(12, dtype=torch.uint8), [0, 1]) == '3f0f112a39648542'
+    write(table(range(4), names=None), 'x.parquet')
+    assert load('x.parquet').key == data.fingerprint(FLOWERS[:4], [0, 1, 2, 3])
+    save('d/1.png', 1)
+    assert load('d').key == data.fingerprint(FLOWERS[1:2], None)
+    assert load('drawn:3').key == data.fingerprint(FLOWERS[:3], [0, 1, 2])
+
+def test_cache(place, monkeypatch):
+    for i in range(4): save(f'd/{"ab"[i % 2]}/{i}.png', i)
+    first = load('d', 8)
+    with monkeypatch.context() as m:
+        m.setattr(data, '_decode', None)
+        again = load('d', 8)
+    for name, value in vars(first).items():
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(getattr(again, name), value), name
+
+def test_cache_is_left_when_something_changes(place, monkeypatch):
+    "Another file, size or format makes another cache file; a comment in the code does not."
+    def files(): return len([*(place/'cache').iterdir()])
+    save('d/1.png', 1)
+    load('d')
+    assert files() == 1
+    save('d/2.png', 2)
+    assert len(load('d')) == 2 and files() == 2
+    load('d', 8)
+    assert files() == 3
+    monkeypatch.setattr(data, 'CACHE_FORMAT', 99)
+    load('d', 8)
+    assert files() == 4
+
+def full(*args): raise RuntimeError('file write failed')
+
+@pytest.mark.parametrize('refuse', ['folder', 'full'])
+def test_a_disk_that_refuses_is_a_warning(refuse, monkeypatch, capsys):
+    Path('file').write_text('')
+    if refuse == 'folder': monkeypatch.setenv('FLOWERDIFF_CACHE', 'file/cache')
+    else: monkeypatch.setattr(torch, 'save', full)
+    assert len(load('drawn:3')) == 3
+    assert 'will be decoded again next time' in capsys.readouterr().err
+    assert not list(Path('.').rglob('*.part'))
+
+def test_default_source(monkeypatch):
+    monkeypatch.setenv('FLOWERDIFF_DATA', 'drawn:5')
+    assert len(load(None)) == 5
+    monkeypatch.delenv('FLOWERDIFF_DATA')
+    assert data._resolve(None) == (DEFAULT_SOURCE, 'hub')
+
+# ---- tables ----
+def test_sizes_of_one_set():
+    "Of the same images at several sizes, the nearest from above is read, else the largest."
+    for size in (8, 16):
+        images, labels = draw_flowers(5, size)
+        rows = dict(image=[Image.fromarray(x.permute(1, 2, 0).numpy()) for x in images], image_id=range(5))
+        write(Dataset.from_dict(rows, features=Features(image=HFImage(), image_id=Value('int64'))), f'd/{size}.parquet')
+    chosen = [[f.stem for f in data._choose_parquet(Path('d'), size)] for size in (4, 8, 9, 16, 99)]
+    assert chosen == [['8'], ['8'], ['16'], ['16'], ['16']]
+    assert torch.equal(load('d').images, FLOWERS[:5])
+
+def test_shards():
+    "Shards are joined in order, classes of one name become one, and names of files tell the split."
+    write(table(range(2), ['rose', 'iris'], [0, 1]), 'd/train-00000-of-00002.parquet')
+    write(table(range(2, 4), ['iris', 'aster'], [0, 1]), 'd/train-00001-of-00002.parquet')
+    write(table(range(4, 6), ['iris', 'rose'], [0, 1]), 'd/test-00000-of-00001.parquet')
+    d = load('d')
+    assert (d.class_names, d.splits) == (['iris', 'rose', 'aster'], dict(test=2, train=4))
+    assert d.labels.tolist() == [0, 1, 1, 0, 0, 2]
+    assert torch.equal(load('d', 16, 'test').images, FLOWERS[4:6])
+    assert without_split('d', 16, 'test') == 'train'
+
+def test_labels_of_tables():
+    "Numbers and words without names are classes in their order; -1 and nothing are no class."
+    write(table(range(4), None, [10, 9, 10, 9]), 'numbers.parquet')
+    d = load('numbers.parquet')
+    assert (d.class_names, d.labels.tolist()) == (['9', '10'], [1, 0, 1, 0])
+    words = Dataset.from_dict(dict(img=[pil(0), pil(1), None], label=['rose', 'iris', 'iris']),
+                              features=Features(img=HFImage(), label=Value('string')))
+    write(words, 'words.parquet')
+    d = load('words.parquet')
+    assert (d.class_names, d.labels.tolist()) == (['iris', 'rose'], [1, 0])
+    secret = table(range(4), ['a', 'b'], [0, 1, -1, -1], split=['train', 'train', 'test', 'test'])
+    write(secret, 'secret.parquet')
+    assert load('secret.parquet').labels is None
+    assert load('secret.parquet', 16, 'train').labels.tolist() == [0, 1]
+
+def test_split_column():
+    write(table(range(4), split=['train', 'dev', None, 'Extra']), 'x.parquet')
+    assert load('x.parquet').splits == dict(train=1, validation=1, none=1, extra=1)
+    assert load('x.parquet', 16, 'val+none').labels.tolist() == [1, 2]
+    assert split_name('Testing') == 'test'
+
+# ---- the Hub and torchvision, without a network ----
+def test_hub(monkeypatch):
+    "A commit is asked for and loaded; without a network, the one seen last comes from the cache."
+    asked = []
+    def load_dataset(name, revision):
+        asked.append((name, revision))
+        return DatasetDict(train=table(range(3)), validation=table(range(3, 5)))
+    monkeypatch.setattr('datasets.load_dataset', load_dataset)
+    monkeypatch.setattr('huggingface_hub.HfApi.repo_info', lambda *a, **kw: SimpleNamespace(sha='abc'))
+    d = load('me/flowers')
+    assert asked == [('me/flowers', 'abc')] and d.splits == dict(train=3, validation=2)
+    monkeypatch.setattr('huggingface_hub.HfApi.repo_info', no_network)
+    monkeypatch.setattr('datasets.load_dataset', no_network)
+    assert load('me/flowers').key == d.key
+    with pytest.raises(FlowerDiffError, match='could not be loaded from the Hugging Face Hub .no network'):
+        load('me/flowers', 8)
+
+def test_torchvision(place, monkeypatch):
+    class Flowers:
+        classes = data.Flowers102.classes
+        def __init__(self, root, split, download):
+            save(f'{split}.jpg', len(split))
+            self._image_files, self._labels = [place/f'{split}.jpg'], [len(split)]
+    monkeypatch.setattr(data, 'Flowers102', Flowers)
+    d = load('torchvision')
+    assert d.splits == dict(train=1, validation=1, test=1) and d.labels.tolist() == [5, 3, 4]
+    assert d.class_names == Flowers.classes
+
+# ---- streams ----
+def numbers(images): return [next(i for i, x in enumerate(FLOWERS) if torch.equal(x, image)) for image in images]
+
+def take(stream, n, size=4, **how): return list(itertools.islice(stream.batches(size, **how), n))
+
+@pytest.fixture
+def shards(place):
+    order = LABELS.argsort()
+    for k, part in enumerate(order.split(6)): write(table(part.tolist()), f'many/{k}.parquet')
+    return stream('many', block=5)
+
+def test_stream_is_exact_and_mixed(shards):
+    batches = take(shards, 12)
+    seen = numbers(torch.cat([images for images, _, _ in batches]))
+    assert sorted(seen[:24]) == sorted(seen[24:]) == list(range(24))
+    assert seen[:24] != seen[24:]
+    for images, labels, _ in batches: assert torch.equal(labels, LABELS[numbers(images)])
+    assert len(shards) == 24 and shards.class_names == DRAWN_NAMES and len(shards.images) == 24
+    assert not torch.equal(take(shards, 1, seed=1)[0][0], batches[0][0])
+
+def test_stream_resumes(shards):
+    "From the place of any batch, also in the middle of a block and after a round, and through JSON."
+    batches = take(shards, 14)
+    for k in (1, 2, 5, 6, 7, 11):
+        place = json.loads(json.dumps(batches[k - 1][2]))
+        again = take(stream('many', block=5), 3, place=place)
+        for a, b in zip(again, batches[k:]): assert torch.equal(a[0], b[0])
+
+def test_stream_shares(shards):
+    seen = []
+    for rank in (0, 1):
+        for images, _, _ in take(shards, 3, rank=rank, world=2): seen += numbers(images)
+    assert sorted(seen) == list(range(24))
+
+def test_stream_has_the_pixels_of_load_images(place):
+    "JPEG files are decoded once, and never encoded again; the split is taken by row, and by file."
+    for i in range(8): save(f'{i}.jpg', i)
+    features = Features(img=HFImage(), label=ClassLabel(names=['a', 'b']), split=Value('string'))
+    rows = dict(img=[f'{i}.jpg' for i in range(8)], label=[i % 2 for i in range(8)], split=['train']*5 + ['val']*3)
+    both = Dataset.from_dict(rows, features=features)
+    write(both, 'x.parquet')
+    write(both.select(range(5)).remove_columns('split'), 'd/train.parquet')
+    write(both.select(range(5, 8)).remove_columns('split'), 'd/test.parquet')
+    for source, split, n in (('x.parquet', None, 8), ('x.parquet', 'validation', 3), ('d', 'train', 5)):
+        s, d = stream(source, 16, split), load(source, 16, split)
+        (images, labels, _), = take(s, 1, n)
+        order = [next(i for i, x in enumerate(d.images) if torch.equal(x, image)) for image in images]
+        assert sorted(order) == list(range(n)) and len(s) == n
+        assert torch.equal(labels, d.labels[order])
+
+def test_stream_leaves_out_what_has_no_image_or_label():
+    write(table(range(6), label=[0, 1, -1, 3, 4, 5]), 'x.parquet')
+    seen = numbers(torch.cat([images for images, _, _ in take(stream('x.parquet'), 5, 1)]))
+    assert sorted(seen) == [0, 1, 3, 4, 5]
+
+def test_stream_without_classes():
+    write(table(range(4), None, [5, 6, 7, 8]), 'x.parquet')
+    s = stream('x.parquet')
+    assert s.labels is None and s.class_names == [] and take(s, 1)[0][1] is None
+
+def test_stream_from_the_hub(monkeypatch, capsys):
+    "Splits are chosen, official class names are given, and an unknown length is said."
+    names = sorted(map(str, range(1, 103)))
+    tables = {s: table(range(4), names, [0, 1, 2, 3]).to_iterable_dataset() for s in ('train', 'test')}
+    def load_dataset(name, revision, streaming): return IterableDatasetDict(tables)
+    monkeypatch.setattr('datasets.load_dataset', load_dataset)
+    monkeypatch.setattr('huggingface_hub.HfApi.repo_info', lambda *a, **kw: SimpleNamespace(sha='abc'))
+    s = stream('me/flowers', 16, 'train')
+    assert len(s) == 100_000 and 'does not say how many' in capsys.readouterr().err
+    assert s.class_names[0] == 'pink primrose' and {*s.labels.tolist()} == {0, 9, 99, 100}

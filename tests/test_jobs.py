@@ -1,0 +1,294 @@
+"""Guards for flowerdiff.jobs: settings, frames, and jobs that are watched, stopped and broken."""
+import gc, json, math, time
+from copy import copy
+from dataclasses import replace
+import psutil, pytest, torch
+from PIL import Image
+from flowerdiff.config import ModelConfig, build
+from flowerdiff.core import FlowerDiffError
+from flowerdiff.images import draw_flowers, make_grid_image, read_image, to_float
+from flowerdiff.jobs import (
+    DENOISED, FRAME_MEMORY, NOISY, WALK, Frames, Job, JobStopped, SampleJob, SampleSettings, draw_by_time, draw_grid,
+    dump_settings, load_once, make_animation, read_settings, to_png, with_progress)
+from flowerdiff.models import Model, save
+from flowerdiff.sampling import Trajectory
+from flowerdiff.schedule import ideal_denoiser
+
+def ideal_model(n=100, size=32, **config):
+    "A model that makes drawn flowers again, without any training."
+    m = Model(torch.nn.Identity(), ModelConfig(size, 'x0', 'cosine', **config), 'cpu', torch.float32)
+    m.denoise = ideal_denoiser(to_float(draw_flowers(n, size)[0]))
+    return m
+
+def with_classes(**config):
+    "A small untrained model that knows two classes."
+    torch.manual_seed(0)
+    c = ModelConfig(16, 'v', 'cosine', net=dict(n_classes=2, widths=[32, 32]), classes=['rose', 'daisy'], **config)
+    net = build(c)
+    for p in net.parameters(): torch.nn.init.normal_(p, std=.05)
+    return Model(net, c, 'cpu', torch.float32)
+
+@pytest.fixture(scope='module')
+def ideal(): return ideal_model()
+
+@pytest.fixture(scope='module')
+def guided(): return with_classes()
+
+plain = SampleSettings('drawn', 20, seed=3, sampler='ddim', steps=6)
+variations = replace(plain, n=8, kind='variations', source=plain.one(5), sigma=.8, seed=1)
+inpaint = replace(plain, n=8, kind='inpaint', source=plain.one(5), box=(4, 8, 20, 30), sampler='repaint', steps=3)
+walk = replace(plain, n=WALK, kind='interpolate', ends=(2, 7))
+chain = replace(inpaint, source=variations.one(3))
+kinds = pytest.mark.parametrize('s', (plain, variations, inpaint, walk, chain), ids=lambda s: s.kind)
+
+def run_code(code, **known):
+    "Run Python, and return its x."
+    exec(code, known)
+    return known['x']
+
+# Settings
+
+INVALID = (
+    (dict(n='x'), 'n = x: give a whole number'),
+    (dict(n=0), 'n = 0'),
+    (dict(n=True), 'n = True'),
+    (dict(n=1001), 'n = 1001: give a whole number from 1 to 1000'),
+    (dict(model=1), 'model = 1'),
+    (dict(model=''), 'model = : give a name'),
+    (dict(seed=-1), 'seed = -1'),
+    (dict(seed='tulip'), 'seed = tulip: give a whole number'),
+    (dict(start=2.5), 'start = 2.5'),
+    (dict(preset=['fast']), 'preset ='),
+    (dict(steps=10000), 'steps = 10000: give a whole number from 1 to 1000'),
+    (dict(guidance='a'), 'guidance = a: give a number'),
+    (dict(guidance=math.nan), 'guidance = nan'),
+    (dict(interval=[3, 'x']), 'interval ='),
+    (dict(classes=[1]), 'classes ='),
+    (dict(classes=[]), 'classes ='),
+    (dict(kind='eval'), 'kind = eval: give sample'),
+    (dict(kind=['sample']), 'kind ='),
+    (dict(kind='variations'), 'kind = variations: give source and sigma too'),
+    (dict(kind='interpolate'), 'kind = interpolate: give ends too'),
+    (dict(kind='interpolate', ends=[1]), 'ends ='),
+    (dict(kind='inpaint', box=[5, 5, 5, 9]), 'box = [5, 5, 5, 9]: give left, top, right and bottom'),
+)
+
+@pytest.mark.parametrize('change, message', INVALID)
+def test_invalid_settings(change, message):
+    with pytest.raises(FlowerDiffError) as e: replace(plain, **change)
+    assert f'invalid setting: {message}' in str(e.value)
+    data = plain.to_json() | change
+    with pytest.raises(FlowerDiffError) as e: read_settings(json.dumps([data]).encode())
+    assert 'invalid setting: ' in str(e.value)
+
+NO_SETTINGS = b'', b'\xff', b'[]', b'{}', b'[1]', b'{"model": "attention"}', b'[[]]', b'\x89PNG', to_png(Image.new('RGB', (9, 9)))
+
+@pytest.mark.parametrize('data', NO_SETTINGS)
+def test_files_without_settings(data):
+    with pytest.raises(FlowerDiffError, match='no settings of the dashboard'): read_settings(data)
+
+def test_unknown_setting():
+    data = json.dumps(dict(model='attention', n=1, rescale=.5)).encode()
+    with pytest.raises(FlowerDiffError, match="no 'rescale'"): read_settings(data)
+
+def test_unknown_setting_of_a_source():
+    data = variations.to_json()
+    data['source']['zoom'] = 2
+    with pytest.raises(FlowerDiffError, match="no 'zoom'"): read_settings(json.dumps(data).encode())
+
+@kinds
+def test_settings_survive_files(s):
+    assert read_settings(dump_settings([s]).encode()) == [s]
+    assert read_settings(to_png(Image.new('RGB', (9, 9)), [s, plain])) == [s, plain]
+
+def test_infinity_survives_a_file():
+    s = replace(plain, guidance=2., interval=(.3, math.inf))
+    assert read_settings(dump_settings([s]).encode()) == [s]
+    assert "interval=(0.3, float('inf'))" in s.code()
+
+@kinds
+def test_code_makes_the_same(s, ideal):
+    assert torch.equal(run_code(s.code(named=False), m=ideal), s.make(ideal))
+
+@kinds
+def test_one_image(s, ideal):
+    torch.testing.assert_close(s.one(5).make(ideal), s.make(ideal)[5:6], atol=1e-4, rtol=0)
+
+def test_one_image_of_a_walk_keeps_its_class(guided):
+    s = SampleSettings('two', WALK, classes=('rose',)*6 + ('daisy',)*6, kind='interpolate', ends=(0, 1), steps=3)
+    torch.testing.assert_close(s.one(7).make(guided), s.make(guided)[7:8], atol=1e-4, rtol=0)
+
+@kinds
+def test_evaluations_are_counted_beforehand(s, ideal):
+    job = SampleJob(s, ideal)
+    job.run()
+    assert job.error == '' and job.evaluations == job.total and job.progress == 1
+
+# A preset with noise levels and guidance of its own
+
+SPACED = dict(fast=dict(spacing=[30., 5., .5, 0.], guidance=3., interval=[1, 10]))
+
+def test_progress_and_first_frame_of_a_preset():
+    m = with_classes(presets=SPACED)
+    job = SampleJob(SampleSettings('two', 4, preset='fast'), m)
+    first = job.frames.images[0, NOISY].clone()
+    assert job.frames.labels[0] == 'sigma 30' and job.frames.done == 1
+    job.run()
+    assert job.evaluations == job.total == 4*(3 + 1)
+    assert job.frames.labels == ['sigma 30', 'sigma 5', 'sigma 0.5', 'result']
+    assert torch.equal(job.frames.images[0, NOISY], first)
+    assert torch.equal(job.images, m.sample(4, preset='fast'))
+
+# Frames
+
+@pytest.mark.parametrize('what', (NOISY, DENOISED))
+def test_frames_are_those_of_a_trajectory(ideal, what):
+    frames, trajectory = Frames(12, ideal.shape, 8), Trajectory(5, denoised=what == DENOISED)
+    for callback in (frames.add, trajectory): ideal.sample(12, steps=8, callback=callback)
+    image = draw_by_time([frames], 5, what)[0]
+    assert image == make_grid_image(trajectory.images, 12, trajectory.labels)
+
+@pytest.mark.parametrize('n, size, steps, count', ((60, 64, 1000, 41), (1000, 64, 1000, 2), (60, 64, 7, 8), (1, 8, 1, 2)))
+def test_frames_stay_within_their_memory(n, size, steps, count):
+    frames = Frames(n, (3, size, size), steps)
+    assert len(frames.planned) == len(frames.images) == count
+    assert frames.planned[0] == 0 and frames.planned[-1] == steps
+    assert count == 2 or frames.images.numel() <= FRAME_MEMORY
+
+@pytest.mark.parametrize('n, cols, each', ((5, 5, 5), (12, 12, 12), (20, 12, 24)))
+def test_places_in_a_grid(ideal, n, cols, each):
+    frames = Frames(n, ideal.shape, 3)
+    x = ideal.sample(n, steps=3, callback=frames.add)
+    image, cells = draw_grid([frames, frames], 3)
+    assert cells == [2*each, cols, 0, 2, each]
+    size = ideal.shape[1] + 2
+    for place, i in ((0, 0), (each + n - 1, n - 1)):
+        left, top = 2 + size*(place % cols), 2 + size*(place//cols)
+        part = image.crop((left, top, left + size - 2, top + size - 2))
+        assert part == make_grid_image(x[i:i + 1])
+
+def test_rows_still_to_come_are_white(ideal):
+    frames = Frames(4, ideal.shape, 8)
+    def stop(step):
+        frames.add(step)
+        if step.i == 2: raise JobStopped
+    with pytest.raises(JobStopped): ideal.sample(4, steps=8, callback=stop)
+    image, cells = draw_by_time([frames], 3)
+    assert cells[:2] == [12, 4] and cells[3:] == [1, 4]
+    rows = read_image(image).float()
+    assert rows[:, :34, -100:].std() > 30 and rows[:, -64:].min() == 255
+
+@pytest.mark.parametrize('kind', ('gif', 'webp', 'mp4'))
+def test_animations(ideal, kind):
+    frames = Frames(4, ideal.shape, 3)
+    ideal.sample(4, steps=3, callback=frames.add)
+    calls = []
+    data = make_animation([frames], DENOISED, kind, lambda: calls.append(1))
+    assert len(calls) == 4 and len(data) > 500
+
+# Progress
+
+def test_with_progress(ideal):
+    counts = []
+    x = with_progress(ideal, counts.append).sample(25, steps=2)
+    torch.testing.assert_close(x, ideal.sample(25, steps=2), atol=1e-5, rtol=0)
+    assert counts == [10, 10, 5]*2
+
+def test_with_progress_counts_guided_evaluations_twice(guided):
+    counts, settings = [], SampleSettings('two', 4, classes='rose', guidance=2., steps=3)
+    settings.make(with_progress(guided, counts.append))
+    assert sum(counts) == settings.evaluations(guided) == 4*6
+
+# Jobs
+
+def slow_model(seconds=.02):
+    "A model that takes its time."
+    m = copy(ideal_model(20))
+    fast = m.denoise
+    def denoise(x, sigma):
+        time.sleep(seconds)
+        return fast(x, sigma)
+    m.denoise = denoise
+    return m
+
+def wait_for(condition, seconds=20):
+    "Wait until something is true."
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f'not within {seconds} s'
+        time.sleep(.005)
+
+def test_stop():
+    job = SampleJob(SampleSettings('slow', 8, sampler='ddpm', steps=1000), slow_model()).start()
+    wait_for(lambda: job.evaluations >= 5*8)
+    began = time.monotonic()
+    job.stop()
+    job.thread.join(10)
+    assert time.monotonic() - began < .3
+    assert job.stopped and not job.running and job.images is None
+    assert job.frames.done and 0 < job.progress < .5
+
+def broken(): raise MemoryError('no room\nat all')
+
+def test_errors_become_a_line():
+    job = Job(broken)
+    job.start().thread.join(10)
+    assert (job.error, job.running, job.stopped) == ('MemoryError: no room', False, False)
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_an_error_in_on_end_leaves_nothing_running():
+    def on_end(job): raise RuntimeError('in a callback')
+    job = Job(lambda: None, on_end)
+    job.start().thread.join(10)
+    assert not job.running
+    # and another can run
+    assert Job(broken).start().thread.join(10) is None
+
+def test_an_error_in_on_progress_ends_the_job(ideal):
+    def on_progress(job): raise RuntimeError('in a callback')
+    ended = []
+    job = SampleJob(plain, ideal, on_progress=on_progress, on_end=ended.append)
+    job.start().thread.join(10)
+    assert job.error == 'RuntimeError: in a callback' and not job.running and ended == [job]
+
+def test_two_jobs_share_a_model(ideal):
+    jobs = [SampleJob(replace(plain, seed=seed, steps=20), ideal).start() for seed in (1, 2)]
+    for job, seed in zip(jobs, (1, 2)):
+        job.thread.join(20)
+        torch.testing.assert_close(job.images, ideal.sample(20, seed=seed, sampler='ddim', steps=20), atol=1e-5, rtol=0)
+
+def test_names_of_flowers(guided, ideal):
+    s = SampleSettings('two', 6, seed=5, steps=1)
+    labels = guided.labels(None, 6, 5).tolist()
+    assert SampleJob(s, guided).flowers == [['rose', 'daisy'][k] for k in labels]
+    assert SampleJob(replace(s, classes=('any', 'Daisy')), guided).flowers == ['any', 'daisy']*3
+    assert SampleJob(replace(s, start=2, n=1), guided).flowers == [['rose', 'daisy'][labels[2]]]
+    assert SampleJob(plain, ideal).flowers == [None]*20
+
+def test_classes_are_refused_by_a_model_without(ideal):
+    with pytest.raises(FlowerDiffError, match='without classes'): SampleJob(replace(plain, classes='rose'), ideal)
+
+def test_jobs_leave_no_memory_behind(ideal):
+    def megabytes():
+        gc.collect()
+        return psutil.Process().memory_info().rss/2**20
+    def runs(n):
+        for _ in range(n): SampleJob(replace(plain, n=36, steps=10), ideal).run()
+        return megabytes()
+    before = runs(5)
+    assert runs(30) - before < 60
+
+# Models
+
+def test_models_are_read_again_when_they_change(tmp_path):
+    m = with_classes()
+    save(m.net, m.config, tmp_path)
+    first = load_once(str(tmp_path))
+    assert load_once(str(tmp_path)) is first
+    time.sleep(.02)
+    save(m.net, m.config, tmp_path)
+    assert load_once(str(tmp_path)) is not first
+
+def test_models_that_cannot_be_loaded():
+    for name, message in (('', 'which network'), ('/nowhere', 'unknown model')):
+        with pytest.raises(FlowerDiffError, match=message): load_once(name)
