@@ -113,7 +113,10 @@ def run_folder(
     "Name the folder of a run after its model."
     from flowerdiff.models import read_weights
     model = 'attention'
-    if settings.get('init'): model = read_weights(settings['init'])[0].model
+    if settings.get('init'):
+        config, _ = read_weights(settings['init'])
+        # a file of weights alone says nothing
+        if config: model = config.model
     return f"runs/{settings.get('model', model)}"
 
 # %% ../nbs/20_cli.ipynb #c6d7a557
@@ -261,9 +264,9 @@ def eval(
     from flowerdiff.distances import Extractor
     from flowerdiff.evaluation import Reference, evaluate, real_baseline
     check_files(json=json, card=card)
-    check(not card or not (pictures or pipeline), "--card is for a model of flowerdiff: leave it out")
     if n is not None: check_int('n', n, 6)
     check_int('seeds', seeds)
+    check(not card or not (pictures or pipeline), "--card is for a model of flowerdiff: leave it out")
     check_choice('--against', against, ('all', 'held_out'))
     state = PartialState()
     if state.num_processes > 1: device = device or str(state.device)

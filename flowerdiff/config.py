@@ -121,6 +121,8 @@ class ModelConfig:
         object.__setattr__(self, 'size', size_pair(self.size))
         self.check_types()
         check_choice('model', self.model, NETS)
+        # checks schedule and shift
+        self.sigmas()
         check_combination(self.prediction, zero_snr=self.zero_snr)
         self.check_classes(self.net.get('n_classes', 0))
         self.all_presets()
@@ -134,13 +136,17 @@ def check_types(self:ModelConfig):
     "Check that the entries have their types."
     for name, kind in KINDS.items():
         value = getattr(self, name)
-        check(isinstance(value, kind), f"{name} is {value!r}: it must be of type {kind}")
+        wanted = getattr(kind, '__name__', kind)
+        check(isinstance(value, kind), f"{name} is {value!r}: it must be of type {wanted}")
+    check_number('sigma_data', self.sigma_data, 1e-6)
 
 @patch
 def check_classes(self:ModelConfig,
     n:int, # classes the network knows
 ):
     "Check that names, counts and network agree on the number of classes."
+    named = all(isinstance(c, str) for c in self.classes)
+    check(named, f"classes are {preview(self.classes)}: give their names as text")
     names = len(self.classes)
     counts = self.class_counts or [1]*names
     usable = all(isinstance(c, int) and c >= 0 for c in counts)

@@ -80,6 +80,7 @@ def split_name(
 
 def _split_names(split):
     "List the splits in a text such as 'train+test'."
+    check(isinstance(split, str), f"split is {split!r}: give text, such as 'train' or 'train+test'")
     return [split_name(name) for name in split.split('+')]
 
 # %% ../nbs/11_data.ipynb #c5d94f86
@@ -249,6 +250,11 @@ def _file_states(path):
     return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in found]
 
 # %% ../nbs/11_data.ipynb #c8279829
+def _read_cached(file, source):
+    "Read a data set that was kept; None where there is none, or a damaged one."
+    with suppress(Exception):
+        return ImageDataset(**torch.load(file, weights_only=True) | dict(source=source))
+
 def _save_cached(data, file):
     "Keep a data set in a file; a disk that refuses is only a warning."
     try: atomic_write(file, lambda part: torch.save(vars(data), part))
@@ -338,9 +344,8 @@ def load_images(
     source, kind = _resolve(source)
     state = _state(source, kind)
     file = cache_folder()/f'{fingerprint(kind, state, size, split, CACHE_FORMAT)}.pt'
-    if file.exists():
-        data = ImageDataset(**torch.load(file, weights_only=True) | dict(source=source))
-    else:
+    data = _read_cached(file, source)
+    if data is None:
         data = _load_source(source, kind, state, size, split)
         _save_cached(data, file)
     if verbose: warn(data, sys.stdout)

@@ -17,7 +17,7 @@ from fastcore.meta import delegates
 from .core import check, check_int
 from .sampling import SeededNoise
 from .guidance import inpainted, slerp
-from .models import MAX_SEED, Model, SamplePlan
+from .models import Model, SamplePlan
 
 # %% ../nbs/10_editing.ipynb #ff6849df
 @patch
@@ -27,7 +27,7 @@ def check_images(self:Model,
 )->torch.Tensor: # float32 (n, C, H, W) on the model's device
     "Check images, and move them to the model's device."
     floats = torch.is_tensor(x) and x.is_floating_point()
-    check(floats, f"{name} are no tensor of floats: to_float makes one from bytes")
+    check(floats, f"{name} are not a float tensor: convert them with to_float")
     right = x.shape[1:] == self.shape and len(x)
     check(right, f"{name} of shape {tuple(x.shape)}: give {('n', *self.shape)}")
     limit = math.inf if name == 'noise' else 1.001
@@ -73,7 +73,6 @@ def interpolate(self:Model,
 )->torch.Tensor: # (n, C, H, W) in [-1, 1]
     "Turn image 0 of one seed into image 0 of another."
     check_int('n', n, 2)
-    for seed in (a, b): check_int('seed', seed, 0, MAX_SEED)
     check(a != b, f"both seeds are {a}: give two different ones")
     if classes is None and self.classes: classes = int(self.labels(None, 1, a))
     # the noises of two seeds are nearly at right angles, so the circle is four times that way

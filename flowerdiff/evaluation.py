@@ -183,11 +183,9 @@ def model_generator(
     def labels(n, seed): return names[m.labels(classes, n, seed).cpu()]
     # a mistake shows now, not after minutes
     m.labels(classes, 1)
-    training = m.config.training
     facts = dict(
-        sampler=plan.sampler, guidance=plan.guidance.weight, steps=plan.steps,
-        trained_steps=training.get('steps'))
-    seen = tuple(training.get('data', {}).get('splits', ()))
+        sampler=plan.sampler, guidance=plan.guidance.weight, steps=plan.steps)
+    seen = tuple(m.config.training.get('data', {}).get('splits', ()))
     return Generator(name, m.config.size, make, labels if m.classes else None, facts, seen)
 
 # %% ../nbs/16_evaluation.ipynb #f2f2b46f
@@ -221,6 +219,7 @@ def folder_generator(
 )->Generator:
     "Take the images in a folder as samples."
     path = user_path(folder)
+    check(path.is_dir(), f"there is no folder '{folder}': give one that holds images")
     images = [read_image(path/file) for file in find_images(path)[0]]
     sizes = {image.shape for image in images}
     usable = len(images) >= 6 and len(sizes) == 1
@@ -319,7 +318,8 @@ def _notes(columns):
     if any(c.get('biased') for c in columns): yield BIASED
     for c in columns:
         copies = c['figures'].get('copies', dict(mean=0))['mean']
-        if copies > .05: yield MEMORISED.format(100*copies, c['name'])
+        # real images copy nothing
+        if copies > .05 and 'nfe' in c: yield MEMORISED.format(100*copies, c['name'])
 
 # %% ../nbs/16_evaluation.ipynb #0c56211d
 def table(

@@ -23,11 +23,11 @@ import torch
 from fastcore.basics import patch
 from PIL import Image, PngImagePlugin
 from torch.nn.functional import pad
-from .core import FlowerDiffError, check, check_known, first_line, user_path
+from .core import MAX_SEED, FlowerDiffError, check, check_known, first_line, user_path
 from .images import make_grid_image, read_image, save_animation, to_uint8
 from .sampling import Step
 from .guidance import in_batches, slerp
-from .models import MAX_SEED, Model, SamplePlan, load
+from .models import Model, SamplePlan, load
 from . import editing
 
 # %% ../nbs/17_jobs.ipynb #be9cc08b

@@ -220,7 +220,7 @@ def log(self:Run):
         step=self.step, epoch=self.step/self.epoch_steps, loss=loss,
         pictures_per_second=rate, seconds=self.seconds, skipped=skipped)
     self.bar.n = int(1000*self.progress())
-    self.bar.set_postfix(step=self.step, epoch=f"{line['epoch']:.1f}", loss=loss, rate=f'{rate:.0f} images/s')
+    self.bar.set_postfix(step=self.step, epoch=line['epoch'], loss=loss, images_per_second=rate)
     self.accelerator.log(line, self.step)
     if self.main: LogFile(self.folder/'log.jsonl').append(line)
 
@@ -445,8 +445,8 @@ def resolve_run(
 def write_notes(self:Run):
     "Write run.json."
     notes = dict(
-        command=sys.argv, versions=list_versions(), platform=platform.platform(), device=str(self.device),
-        processes=self.world, settings=asdict(self.settings), budget=vars(self.budget))
+        command=sys.argv, processes=self.world, versions=list_versions(),
+        settings=asdict(self.settings), budget=vars(self.budget))
     atomic_write(self.folder/'run.json', lambda p: p.write_text(json.dumps(notes, indent=1)))
 
 # %% ../nbs/14_runs.ipynb #fb2fbec7
@@ -480,7 +480,7 @@ def finish(self:Run,
     # a kill may have come between the last state and its model
     if self.main: save(self.ema.net, self.described(), self.folder)
     warn(f'{self.folder} is complete: {self.step} steps in {self.seconds/60:.1f} minutes '
-         f'({self.budget}); a larger budget goes on', sys.stdout)
+         f'({self.budget}); raise minutes or epochs to continue', sys.stdout)
 
 # %% ../nbs/14_runs.ipynb #f0c6d14e
 def train(

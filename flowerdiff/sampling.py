@@ -16,7 +16,7 @@ from typing import NamedTuple
 # %% ../nbs/06_sampling.ipynb #f5dd0f7c
 import numpy as np, torch
 from fastcore.basics import noop, patch
-from .core import FlowerDiffError, check, check_int
+from .core import FlowerDiffError, check, check_int, check_number, check_seed
 from .schedule import check_sigmas, signal_rate
 
 # %% ../nbs/06_sampling.ipynb #fb0a4f34
@@ -28,6 +28,7 @@ class SeededNoise:
         start:int=0, # number of the first image
         same:bool=False, # all images get the noise of the first
     ):
+        check_seed(seed, n, start)
         self.n = n
         numbers = range(start, start + (1 if same else n))
         self.streams = [np.random.default_rng((seed, i)) for i in numbers]
@@ -172,7 +173,7 @@ def ddim(loop, x, noise, *,
     eta:float=0., # 0: no new noise; 1: as much as DDPM
 ):
     "Denoising diffusion implicit model (Song et al. 2020, eq. 12)."
-    check(0 <= eta <= 1, f"eta is {eta}: use 0 (no new noise) to 1 (as DDPM)")
+    check_number('eta', eta, 0, 1)
     for sigma, sigma_next in loop:
         x0 = loop.denoised(x, sigma)
         f = eta*sigma_next*math.sqrt(1 - (sigma_next/sigma)**2)
@@ -258,7 +259,7 @@ def dpmpp_2m(loop, x, noise, *,
     eta:float=0., # 0: no new noise; 1: the SDE form
 ):
     "Second-order multistep DPM-Solver++ and SDE-DPM-Solver++ (Lu et al. 2022, algorithm 2)."
-    check(eta >= 0, f"eta is {eta}: use 0 (no new noise) or more; 1 is usual")
+    check_number('eta', eta, 0)
     prev, h_prev = None, 1.
     for sigma, sigma_next in loop:
         x0 = D = loop.denoised(x, sigma)
@@ -276,11 +277,10 @@ SAMPLERS['dpmpp_2m_sde'] = Sampler(dpmpp_2m, 'log_snr', 50, dict(eta=1.))
 
 # %% ../nbs/06_sampling.ipynb #6e7abaff
 def differences(
-    past:list, # (lambda, x0) of the last one to three steps, newest first
+    past:list, # (lambda, x0) of the last two or three steps, newest first
     h:float, # length of the next step
-)->tuple: # D1 and D2; 0 where too few estimates are known
+)->tuple: # D1 and D2; D2 is 0 where only two estimates are known
     "First and second differences of the estimates, over one step."
-    if len(past) == 1: return 0., 0.
     (l0, m0), (l1, m1), *older = past
     D1 = h*(m0 - m1)/(l0 - l1)
     if not older: return D1, 0.

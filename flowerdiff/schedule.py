@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 from fastcore.basics import patch
 from torch import nn
-from .core import check, check_choice, check_int, check_known, check_number
+from .core import FlowerDiffError, check, check_choice, check_int, check_known, check_number
 
 # %% ../nbs/02_schedule.ipynb #3ba75ab6
 def linear_betas(
@@ -432,7 +432,9 @@ def check_sigmas(
     "Check that noise levels fall, and turn them into a tensor."
     # first to the CPU: Apple's GPUs have no float64
     if torch.is_tensor(sigmas): sigmas = sigmas.cpu()
-    s = torch.as_tensor(sigmas, dtype=torch.float64)
+    try: s = torch.as_tensor(sigmas, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise FlowerDiffError(f"sigmas is {sigmas!r}: give a list of falling numbers, such as [80, 5, .3, 0]") from None
     check(s.ndim == 1 and len(s) > 1,
           f"sigmas has shape {tuple(s.shape)}: give a list of at least two noise levels, the last 0")
     for high, low in pairwise(s.tolist()):

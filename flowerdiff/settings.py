@@ -79,7 +79,8 @@ def check_types(self:Settings):
     for name in ('shift', 'gamma'): check_number(name, values[name], 1e-6)
     for name, kind in TYPES.items():
         value = values[name]
-        check(isinstance(value, kind), f"{name} is {value!r}: it must be of type {kind}")
+        wanted = getattr(kind, '__name__', kind)
+        check(isinstance(value, kind), f"{name} is {value!r}: it must be of type {wanted}")
     for length in self.tracks: check_number('a length in tracks', length, .01, .28)
 
 # %% ../nbs/12_settings.ipynb #c3077372

@@ -58,6 +58,7 @@ REFUSED = [
     (lambda: load('photos', 3), 'size is 3'),
     (lambda: load('photos', 2.5), 'size is 2.5'),
     (lambda: load('photos', 16, 'train'), "photos has no split 'train' (it has: none)"),
+    (lambda: load('good.parquet', 16, ['train']), "split is ['train']: give text"),
     (lambda: load('good.parquet', 16, 'train+test'), "no split 'train+test' (it has: train, validation)"),
     (lambda: load('drawn:0'), "in 'drawn:0' is 0"),
     (lambda: load('drawn', 16, 'train'), "no split 'train'"),
@@ -339,3 +340,12 @@ def test_stream_from_the_hub(monkeypatch, capsys):
     s = stream('me/flowers', 16, 'train')
     assert len(s) == 100_000 and 'does not say how many' in capsys.readouterr().err
     assert s.class_names[0] == 'pink primrose' and {*s.labels.tolist()} == {0, 9, 99, 100}
+
+def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch):
+    "A file that was cut short must not end every later run."
+    monkeypatch.setenv('FLOWERDIFF_CACHE', str(tmp_path))
+    before = load_images('drawn:5', 8, verbose=False)
+    file, = tmp_path.glob('*.pt')
+    with file.open('r+b') as f: f.truncate(100)
+    after = load_images('drawn:5', 8, verbose=False)
+    assert torch.equal(after.images, before.images)

@@ -28,8 +28,8 @@ def filled(value):
 
 # calls, and what their messages must say
 WRONG = [
-    (lambda: m.variations([x], .5), 'no tensor of floats'),
-    (lambda: m.variations(x.byte(), .5), 'no tensor of floats'),
+    (lambda: m.variations([x], .5), 'not a float tensor'),
+    (lambda: m.variations(x.byte(), .5), 'not a float tensor'),
     (lambda: m.variations(x[0], .5), r'images of shape \(3, 16, 16\): give'),
     (lambda: m.variations(x[:0], .5), r'images of shape \(0, 3, 16, 16\)'),
     (lambda: m.variations(x[..., :8], .5), r'images of shape \(2, 3, 16, 8\)'),

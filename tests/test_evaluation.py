@@ -213,7 +213,7 @@ def bad_calls(path):
         (lambda: model_generator(small_model(), sampler='fast'), "sampler"),
         (lambda: pipeline_generator(path/'few'), 'cannot be loaded as a diffusers pipeline with a U-Net'),
         (lambda: folder_generator(few), 'holds 1 images of 1 sizes: give a folder with at least 6'),
-        (lambda: folder_generator(path/'nowhere'), 'holds 0 images'),
+        (lambda: folder_generator(path/'nowhere'), 'there is no folder'),
         (lambda: folder_generator(mixed), 'holds 7 images of 2 sizes'),
         (lambda: folder_generator(broken), '5.png cannot be read as an image')]
 
@@ -424,8 +424,10 @@ def column(name, n=60, biased=True, **figures):
 
 @pytest.mark.parametrize('columns, note', [
     ([column('a', fd=1.), column('b', n=90, fd=2.)], 'FD is too large: compare it at equal N only, or look at KID.'),
-    ([column('a', biased=False, copies=.5)], 'Memorisation: 50 % of a lie closer'),
-    ([column('a', biased=False, copies=.01)], None)])
+    ([column('a', biased=False, copies=.5) | dict(nfe=10)], 'Memorisation: 50 % of a lie closer'),
+    # real images copy nothing, however few there are
+    ([column('real images', biased=False, copies=.5)], None),
+    ([column('a', biased=False, copies=.01) | dict(nfe=10)], None)])
 def test_notes(columns, note):
     *_, last = table(columns).splitlines()
     assert (note or 'class accuracy %') in last

@@ -45,3 +45,36 @@ def test_a_seed_decides_the_images(sampler):
     assert torch.equal(m.sample(6, plan=plan), x)
     parts = torch.cat([m.sample(2, plan=plan), m.sample(4, start=2, plan=plan)])
     assert torch.allclose(parts, x, atol=1e-4)
+
+@pytest.fixture(scope='module')
+def m(): return load('baseline', 'cpu')
+
+@pytest.mark.parametrize('call, message', [
+    (lambda m: m.noise(2, -1), 'seed is -1'),
+    (lambda m: m.noise(0), 'n is 0'),
+    (lambda m: m.sample(1, plan='fast'), "plan is 'fast'"),
+    (lambda m: m.plan(sigmas='abc'), "sigmas is 'abc'"),
+    (lambda m: m.plan(sigma_max=True), 'sigma is True'),
+    (lambda m: m.plan(sigma_max=1e9), 'sigma is 1e+09: give a noise level this model was trained on'),
+    (lambda m: m.sample(1, sampler='ddim', eta='a'), "eta is 'a'"),
+    (lambda m: m.sample(1, sampler='ddim', eta=2), 'eta is 2')])
+def test_one_clear_line(m, call, message):
+    "What a user may get wrong in Python."
+    with pytest.raises(FlowerDiffError) as e: call(m)
+    assert message in str(e.value)
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(classes=[1, 2]), 'give their names as text'),
+    (dict(sigma_data=0), 'sigma_data is 0'),
+    (dict(sigma_data=float('nan')), 'sigma_data is nan'),
+    (dict(schedule='cos'), "unknown schedule 'cos'"),
+    (dict(shift=0), 'shift is 0')])
+def test_impossible_configs(tmp_path, changes, message):
+    "The message names the file."
+    folder = tmp_path/'model'
+    shutil.copytree(BUNDLED/'baseline', folder)
+    file = folder/'config.json'
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | changes))
+    with pytest.raises(FlowerDiffError) as e: load(folder)
+    assert message in str(e.value) and 'config.json' in str(e.value)
