@@ -7,7 +7,7 @@ __all__ = ['BY_TIME', 'VIEW', 'RUN_BUTTONS', 'FILE_BUTTONS', 'IMAGE_BUTTONS', 'M
            'ImageGrid', 'JobView', 'Dashboard']
 
 # %% ../nbs/19_dashboard.ipynb #4dd781e0
-import io, time
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -124,7 +124,7 @@ def check_mask(self:Model,
 @delegates(Model.plan, keep=True, but=['wrap'])
 def inpaint(self:Model,
     images:torch.Tensor, # (n, C, H, W) in [-1, 1]
-    mask:torch.Tensor, # (H, W), or (n, H, W) for a mask each: 1 where to generate, 0 where to keep them
+    mask:torch.Tensor, # (H, W), or (n, H, W) for a mask each: 1 where to generate, 0 where to keep
     *,
     sampler:str='repaint', # or any other: one evaluation a step, and seams
     classes=None, # as in sample

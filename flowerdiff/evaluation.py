@@ -11,7 +11,6 @@ __all__ = ['CACHE_FORMAT', 'FACTS', 'METRICS', 'BIASED', 'MEMORISED', 'HUB_HEADE
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 # %% ../nbs/16_evaluation.ipynb #228e0071

@@ -12,7 +12,7 @@ from flowerdiff.data import load_images
 from flowerdiff.images import draw_flowers
 from flowerdiff.runs import Run
 from flowerdiff.settings import Settings
-from bench import DDPM, DIFFUSERS, Case, ddpm_dim, describe_machine, diffusers_unet, full_spec, measure_cost
+from bench import Case, ddpm_dim, describe_machine, diffusers_unet, full_spec, measure_cost
 from common import top, write_json
 
 BATCH, SIZE = 16, 64
