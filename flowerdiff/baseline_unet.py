@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from .core import check
+from .schedule import Denoiser
 
 # %% ../nbs/03_baseline_unet.ipynb #b832c53b
 class NoiseEmbedding(nn.Module):
@@ -45,6 +46,9 @@ class NoiseEmbedding(nn.Module):
 # %% ../nbs/03_baseline_unet.ipynb #3c0c9987
 class UNet(nn.Module):
     "Base class of the U-Nets: embed noise level and class."
+    # what turns a network of this kind into denoise
+    denoiser = Denoiser
+
     def __init__(self,
         n_classes:int, # 0: unconditional
         n_emb:int, # length of the embedding
@@ -57,6 +61,14 @@ class UNet(nn.Module):
         self.multiple = multiple
         self.embed = NoiseEmbedding(n_emb)
         self.embed_label = nn.Embedding(n_classes + 1, n_emb) if n_classes else None
+
+    def prepare(self,
+        images:torch.Tensor, # uint8 (n, C, H, W): the share of this process
+        n:int, # images in the batch, over all processes
+        mine:slice, # which of them these are
+    )->tuple: # images to train on, and keyword arguments of the network
+        "Prepare a batch for training; some networks learn from crops."
+        return images, {}
 
 # %% ../nbs/03_baseline_unet.ipynb #0b1f00e1
 @patch
@@ -167,12 +179,13 @@ def forward(self:BaselineUNet,
 def net_cost(
     net:nn.Module, # a U-Net
     size:int=64, # height and width of the image
+    **cond, # tensors for the network
 )->tuple: # parameters in millions, GFLOP for one image and evaluation
     "Count the parameters of a network and the FLOPs of an evaluation."
     p = next(net.parameters())
     # networks of other libraries are for RGB
     x = p.new_zeros(1, getattr(net, 'channels', 3), size, size)
     with FlopCounterMode(display=False) as count, torch.inference_mode():
-        net(x, p.new_zeros(1))
+        net(x, p.new_zeros(1), **cond)
     params = sum(p.numel() for p in net.parameters())
     return params/1e6, count.get_total_flops()/1e9

@@ -178,7 +178,7 @@ class Denoiser:
     def __init__(self,
         net:nn.Module, # net(x, c_noise, **cond): x (N, ...) near unit variance, c_noise (N,)
         prediction:str='v', # what the network predicts: a key of SCALINGS
-        sigma_data:float=.5, # standard deviation of the images; only 'edm' uses it
+        sigma_data=.5, # standard deviation of the images, a number or shaped like sigma; only 'edm' uses it
     ):
         check_choice('prediction', prediction, SCALINGS)
         self.net, self.prediction, self.sigma_data = net, prediction, sigma_data
@@ -256,8 +256,8 @@ def loss(self:Denoiser,
     c_skip, c_out, _ = self.scalings(s)
     target = (x0 - c_skip*x)/c_out
     error = (self.net_output(x, s, **cond) - target).float()
-    w = loss_weight(weight, self.prediction, sigma.float(), self.sigma_data, gamma)
-    return error.pow(2).flatten(1).mean(1)*w
+    w = loss_weight(weight, self.prediction, s.float(), self.sigma_data, gamma)
+    return error.pow(2).flatten(1).mean(1)*w.flatten()
 
 # %% ../nbs/02_schedule.ipynb #a96c8e86
 def uniform_steps(

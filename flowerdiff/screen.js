@@ -1,4 +1,4 @@
-// The browser side of `ImageGrid` in nbs/19_dashboard.ipynb: images that say where they were clicked, or let a rectangle be drawn.
+// The browser side of `ImageGrid` in nbs/20_dashboard.ipynb: images that say where they were clicked, or let a rectangle be drawn.
 
 function copy(text) {
   const area = document.createElement('textarea')   // for pages without the right to the clipboard
@@ -39,22 +39,26 @@ function render({model, el}) {
 
   const show = () => {
     const old = url
-    url = URL.createObjectURL(new Blob([model.get('value')], {type: 'image/png'}))
+    url = URL.createObjectURL(new Blob([model.get('value')]))
     img.src = url
     URL.revokeObjectURL(old)
     img.alt = box.ariaLabel = model.get('alt')
   }
+  // in pixels of the small images: what is enlarged keeps its place
+  const size = () => [img.naturalWidth, img.naturalHeight].map(v => v/model.get('scale'))
   img.onload = () => {
-    box.style.width = `min(100%, ${model.get('zoom')*img.naturalWidth}px, ${62*img.naturalWidth/img.naturalHeight}vh)`
+    const [W, H] = size()
+    box.style.width = `min(100%, ${model.get('zoom')*W}px, ${62*W/H}vh)`
     // small windows scroll: images stay large enough to hit
-    if (!model.get('draw')) box.style.minWidth = `${Math.min(40*model.get('cells')[1], img.naturalWidth)}px`
+    if (!model.get('draw')) box.style.minWidth = `${Math.min(40*model.get('cells')[1], W)}px`
+    img.style.imageRendering = model.get('scale') > 1 ? 'auto' : ''
     marks()
   }
 
   // where the first cell is, and how large each is
   const cell = () => {
-    const [count, cols, left] = model.get('cells')
-    return [left, (img.naturalWidth - left)/cols, img.naturalHeight/Math.ceil(count/cols)]
+    const [count, cols, left] = model.get('cells'), [W, H] = size()
+    return [left, (W - left)/cols, H/Math.ceil(count/cols)]
   }
   // which run and which image a cell shows
   const image = i => {
@@ -62,7 +66,7 @@ function render({model, el}) {
     return [Math.floor(k/each), k % each]
   }
   const frame = (x, y, w, h, kind) => {
-    const i = document.createElement('i'), W = img.naturalWidth/100, H = img.naturalHeight/100
+    const i = document.createElement('i'), [W, H] = size().map(v => v/100)
     i.className = kind
     i.style.cssText = `left:${x/W}%;top:${y/H}%;width:${w/W}%;height:${h/H}%`
     box.append(i)
@@ -79,10 +83,10 @@ function render({model, el}) {
     if (at < count && box.matches(':focus-visible')) one(at, 'at')
   }
 
-  // in pixels of the image
+  // in the same pixels
   const where = e => {
-    const r = img.getBoundingClientRect(), f = (v, size, most) => Math.max(0, Math.min(most, v/size*most))
-    return [f(e.clientX - r.left, r.width, img.naturalWidth), f(e.clientY - r.top, r.height, img.naturalHeight)]
+    const r = img.getBoundingClientRect(), [W, H] = size(), f = (v, size, most) => Math.max(0, Math.min(most, v/size*most))
+    return [f(e.clientX - r.left, r.width, W), f(e.clientY - r.top, r.height, H)]
   }
   const keep = r => {
     rect = r.map(Math.round)
@@ -123,7 +127,7 @@ function render({model, el}) {
 
   // arrows move the rectangle, with Shift its lower right corner
   const move = (d, resize) => {
-    const W = img.naturalWidth, H = img.naturalHeight, s = resize ? 0 : 1
+    const [W, H] = size(), s = resize ? 0 : 1
     const [l, t, r, b] = rect.length ? rect : [W/4, H/4, 3*W/4, 3*H/4]
     const n = [l + s*d[0], t + s*d[1], r + d[0], b + d[1]]
     if (n[0] >= 0 && n[1] >= 0 && n[2] <= W && n[3] <= H && n[0] < n[2] && n[1] < n[3]) keep(n)

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .core import check, check_number, pick_device
 from .images import to_float
-from .schedule import SIGMA_DISTRIBUTIONS, Denoiser, loss_weight, sample_sigmas
+from .schedule import SIGMA_DISTRIBUTIONS, loss_weight, sample_sigmas
 
 # %% ../nbs/05_training.ipynb #475e07ff
 @functools.lru_cache(maxsize=4)
@@ -297,7 +297,7 @@ class Trainer:
         self.device, self.dtype = pick_device(device)
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.sigmas = sigmas.float().to(self.device)
-        self.denoise = Denoiser(self.net, prediction, sigma_data)
+        self.denoise = net.denoiser(self.net, prediction, sigma_data)
         self.ema = EMA(self.net, ema, tracks)
         self.opt = torch.optim.AdamW(self.net.parameters(), lr, betas=(.9, .99),
                                      weight_decay=0., fused=True)
@@ -348,9 +348,10 @@ def draw_batch(self:Trainer)->tuple: # x0 (n, C, H, W) in [-1, 1], sigma (n,), e
     n, d, mine = self.batch, self.device, self.mine
     images, labels = self.fetch(self.step)
     seed_step(self.seed, self.step)
-    u, cond = torch.rand(n, device=d), {}
-    x0 = to_float(images.to(d))
-    x0 = random_hflip(x0, u[mine])
+    u = torch.rand(n, device=d)
+    images = random_hflip(images.to(d), u[mine])
+    images, cond = self.net.prepare(images, n, mine)
+    x0 = to_float(images)
     if self.augment:
         maps, description = random_affine(n, self.augment, d)
         x0 = apply_affine(x0, maps[mine])
@@ -453,17 +454,19 @@ def eval_loss(self:Trainer,
     data, # as for Trainer: to look at some of its images
 )->dict: # sigmas and errors: lists of a number for each level; loss: the mean error, weighted
     "Measure the error of the average at six noise levels, spread as in training."
-    d, cond = self.device, {}
+    d = self.device
     n = 24 if d.type == 'cpu' else 480
     some = epoch_order(0, 0, len(data.images))[:n]
-    x0 = to_float(data.images[some]).to(d)
+    torch.manual_seed(0)
+    images, cond = self.net.prepare(data.images[some].to(d), len(some), slice(None))
+    x0 = to_float(images)
     if self.net.n_classes and data.labels is not None:
         cond['label'] = data.labels[some].to(d)
     noise = torch.Generator().manual_seed(0)
     eps = torch.randn(x0.shape, generator=noise).to(d)
     u = torch.linspace(1/12, 11/12, 6, device=d)
     sigmas = SIGMA_DISTRIBUTIONS[self.noise](u, self.sigmas, **self.noise_options)
-    denoise = Denoiser(self.ema.net, self.prediction, self.sigma_data)
+    denoise = self.net.denoiser(self.ema.net, self.prediction, self.sigma_data)
     def error(sigma):
         return denoise.loss(x0, sigma.expand(len(x0)), eps, **cond).mean()
     with self.autocast():

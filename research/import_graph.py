@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Arc
 
 top = Path(__file__).resolve().parent.parent
-notebooks = sorted((top/'nbs').glob('[0-9][0-9]_*.ipynb'))
-order = [p.stem.split('_', 1)[1] for p in notebooks]
+notebooks = sorted((top/'nbs').glob('[0-9]*_*.ipynb'))
+numbers, order = zip(*[p.stem.split('_', 1) for p in notebooks])
 
 def imported(module):
     "Find the modules of the package that a module imports."
@@ -24,7 +24,7 @@ def imported(module):
 def draw(ax):
     "Draw the modules in a column, and their imports as arcs beside it."
     for i, module in enumerate(order):
-        ax.text(-.2, -i, f'{i:02} {module}', ha='right', va='center', fontsize=9)
+        ax.text(-.2, -i, f'{numbers[i]} {module}', ha='right', va='center', fontsize=9)
         for other in imported(module):
             j = order.index(other)
             height = i - j

@@ -92,6 +92,12 @@ COUNT_IMAGES = """e => { window.images = new Set()
     const look = () => window.images.add(e.querySelector('.flowerdiff-screen img').src)
     new MutationObserver(look).observe(e, {subtree: true, attributes: true, attributeFilter: ['src']}) }"""
 
+# For each image that the grid shows: its width in pixels, and where it is on the page; the first may still be hidden
+PLACES = """e => { window.places = []
+    const img = e.querySelector('.flowerdiff-screen img')
+    img.addEventListener('load', () => { const r = img.getBoundingClientRect()
+        if (r.width) window.places.push([img.naturalWidth, r.left, r.width, r.height]) }) }"""
+
 # A kernel that never comes must not keep the test for ever: `evaluate` has no time limit of its own
 KERNEL_IS_THERE = """() => Promise.race([
     new Promise((_, no) => setTimeout(() => no('no kernel after 60 s'), 60000)),
@@ -343,6 +349,29 @@ def test_lab(dashboard, page, lab, tmp_path):
     whole = d.on.evaluate('e => e.scrollWidth <= e.clientWidth')
     assert whole, 'something is cut off in a narrow window'
     d.shot('narrow')
+
+def test_enlarging(dashboard, page, tmp_path):
+    "Each small image is replaced by its large one, in its place, and a click shows it whole."
+    from PIL import Image
+    d = dashboard
+    d.write('Images', 4)
+    d.button('256').click()
+    d.on.evaluate(PLACES)
+    d.press()
+    d.says('of 4')
+    partly = d.pixels()
+    assert d.end() != partly
+    widths, *places = zip(*page.evaluate('window.places'))
+    # those enlarged came one after the other
+    assert [*widths] == sorted(widths) and {*widths} == {4*66 + 2, 4*(4*66 + 2)} and widths.count(widths[-1]) >= 2
+    assert [len({*numbers}) for numbers in places] == [1, 1, 1], f'the grid has moved: {places}'
+    d.pick(2, 4, 1)
+    d.says('Image 2 of seed 0')
+    image = d.on.locator('.flowerdiff-draw img')
+    assert image.evaluate('i => [i.naturalWidth, i.width]') == [256, 256]
+    assert Image.open(download(d, 'Save PNG', tmp_path)).size == (256, 256)
+    im = Image.open(download(d, 'PNG', tmp_path))
+    assert im.size == (4*(4*66 + 2), 4*68) and json.loads(im.text['flowerdiff'])[0]['size'] == 256
 
 def command(name, folder):
     "A command of the package, as pip would write it."

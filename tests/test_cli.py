@@ -1,26 +1,49 @@
 """The commands: what they refuse, and that they say the same as the library."""
-import json, os, signal, subprocess, sys, time
+import inspect, json, os, signal, struct, subprocess, sys, time, zlib
 import numpy as np, pytest, torch
 from fastcore.script import anno_parser
 from PIL import Image
 from flowerdiff import cli
 from flowerdiff.config import ModelConfig, build
-from flowerdiff.images import to_uint8
-from flowerdiff.models import load, save
+from flowerdiff.images import draw_flowers, make_grid_image, read_image, to_float, to_uint8
+from flowerdiff.models import LOW_SIGMA, load, save
 
-COMMANDS = 'sample', 'train', 'eval', 'lab'
+COMMANDS = 'sample', 'enlarge', 'train', 'eval', 'lab'
+
+def write_header(file, w, h):
+    "Write the beginning of a PNG: what it says of its size, and no pixels."
+    def chunk(kind, data):
+        check = struct.pack('>I', zlib.crc32(kind + data))
+        return struct.pack('>I', len(data)) + kind + data + check
+    size = struct.pack('>IIBBBBB', w, h, 8, 2, 0, 0, 0)
+    file.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', size) + chunk(b'IDAT', b''))
+
+def save_models(root):
+    "Save a small model that draws, one that enlarges, and one that names it as its enlarger."
+    how = dict(classes=['rose', 'iris', 'oxeye daisy'], net=dict(n_classes=3, widths=[16, 32]))
+    config = ModelConfig(16, 'v', 'cosine', 'baseline', **how)
+    chained = ModelConfig(16, 'v', 'cosine', 'baseline', enlarger='stage', **how)
+    preset = dict(spacing=[.5, .1, 0.], clip=True)
+    net = dict(widths=[8, 16, 24], n_emb=16)
+    stage = ModelConfig(64, 'edm', 'cosine', 'enlarge', net=net, preset=preset, sigma_data=.1)
+    for name, config in dict(tiny=config, chained=chained, stage=stage).items():
+        torch.manual_seed(0)
+        network = build(config)
+        torch.nn.init.normal_(network.out.weight, std=.05)
+        save(network, config, root/name)
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-    "A folder with a small model and the commands as pip writes them."
+    "A folder with small models, images, and the commands as pip writes them."
     root = tmp_path_factory.mktemp('cli')
-    net = dict(n_classes=3, widths=[16, 32])
-    config = ModelConfig(16, 'v', 'cosine', 'baseline', net=net, classes=['rose', 'iris', 'oxeye daisy'])
-    torch.manual_seed(0)
-    network = build(config)
-    torch.nn.init.normal_(network.out.weight, std=.05)
-    save(network, config, root/'tiny')
+    save_models(root)
     (root/'file').touch()
+    photo = draw_flowers(8, 24)[0][7:, :, :15, :22]
+    make_grid_image(photo).save(root/'photo.png')
+    write_header(root/'large.png', 1501, 1500)
+    # Pillow warns of this size, and refuses the next
+    write_header(root/'huge.png', 12_000, 9000)
+    write_header(root/'vast.png', 30_000, 30_000)
     for name in COMMANDS:
         code = f'from flowerdiff.cli import {name}; {name}()'
         (root/f'flowerdiff_{name}').write_text(code)
@@ -61,6 +84,28 @@ WRONG = [
     ('sample --seed -1', 'seed is -1'),
     ('sample --preset best', "unknown preset 'best'"),
     ('sample --guidance nan', 'nan'),
+    ('sample --size 0', 'size is 0'),
+    ('sample --size 65', 'images of 65 x 65: height and width must be multiples of 2'),
+    ('sample --size 64', 'names no enlarger'),
+    ('sample --size 1000000', 'cannot make images of 1000000 x 1000000'),
+    ('sample --size 64 --model chained --trajectory 3', '--trajectory shows images as they are drawn'),
+    ('sample --model stage', 'this model enlarges, and draws nothing'),
+    ('enlarge nowhere.png', 'nowhere.png cannot be read as an image'),
+    ('enlarge file', 'file cannot be read as an image'),
+    ('enlarge .', '. cannot be read as an image'),
+    ('enlarge large.png', 'it has 1501 x 1500 pixels: shrink it to 2.25 million or fewer'),
+    ('enlarge huge.png', 'it has 12000 x 9000 pixels'),
+    ('enlarge vast.png', 'vast.png cannot be read as an image'),
+    ('enlarge photo.png --out photo.png', '--out photo.png is the image to enlarge'),
+    ('enlarge photo.png --out tiny/../photo.png', 'is the image to enlarge'),
+    ('enlarge photo.png --out x.txt', '.png, .jpg, .jpeg, .webp'),
+    ('enlarge photo.png --out tiny', '--out tiny is a folder'),
+    ('enlarge photo.png --out file/x.png', 'cannot write to the folder file'),
+    ('enlarge photo.png --model gan', "unknown model 'gan'"),
+    ('enlarge photo.png --model tiny', 'names no enlarger'),
+    ('enlarge photo.png --low_sigma 0', 'low_sigma is 0'),
+    ('enlarge photo.png --seed -1', 'seed is -1'),
+    ('enlarge photo.png --device gpu', "unknown device 'gpu'"),
     ('train --data nowhere', 'nowhere'),
     ('train --model gan', "unknown model 'gan'"),
     ('train --init gan', "unknown model 'gan'"),
@@ -97,9 +142,10 @@ def test_wrong(root, line, message, capsys):
     own = ' --model tiny' if name == 'sample' and '--model' not in line else ''
     before = sorted(p for p in root.rglob('*') if 'cache' not in p.parts)
     with pytest.raises(SystemExit) as stop: call(line + own)
-    said = capsys.readouterr().err.strip().splitlines()[-1]
+    said = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
-    assert said.startswith(f'flowerdiff_{name}: ') and message in said
+    assert said[-1].startswith(f'flowerdiff_{name}: ') and message in said[-1]
+    assert len(said) == 1
     assert before == sorted(p for p in root.rglob('*') if 'cache' not in p.parts)
 
 def test_help_is_light():
@@ -125,6 +171,56 @@ def test_trajectory_ends_in_the_images(root):
     for i in range(6):
         last, own = cell(rows, margin + i*18, 4*18), cell(grid, i % 3*18, i//3*18)
         assert (last == own).all()
+
+def test_sample_and_enlarge(root, capsys):
+    "--size says how large, and the images are those of the library."
+    call('sample --model chained --n 4 --size 64 --seed 3 --out four.png')
+    assert '4 images, 10 + 2 network evaluations each' in capsys.readouterr().out
+    images = load('chained').sample(4, size=64, seed=3)
+    assert np.array_equal(Image.open('four.png'), make_grid_image(images))
+
+def test_size_that_is_drawn(root, capsys):
+    call('sample --model chained --n 1 --size 24 --out drawn.png')
+    assert '1 images, 10 network evaluations each' in capsys.readouterr().out
+    assert Image.open('drawn.png').size == (24, 24)
+
+def test_enlarge(root, capsys):
+    "The image of the library, next to the original, which stays as it is."
+    before = (root/'photo.png').read_bytes()
+    call('enlarge photo.png --model stage --seed 2')
+    said = capsys.readouterr()
+    assert said.out.startswith('photo.png: 22 x 15 px to 88 x 60 px in') and not said.err
+    images = to_float(read_image('photo.png'))[None]
+    wanted = make_grid_image(load('stage').enlarge(images, seed=2))
+    assert np.array_equal(Image.open('photo-4x.png'), wanted)
+    assert (root/'photo.png').read_bytes() == before
+    # a model that names an enlarger will do
+    call('enlarge photo.png --model chained --seed 2 --out other.webp')
+    assert Image.open('other.webp').size == (88, 60)
+
+@pytest.mark.parametrize('mode', ('L', 'RGBA', 'P', '1'))
+def test_enlarge_kinds_of_images(root, mode):
+    Image.open('photo.png').convert(mode).save('kind.png')
+    call('enlarge kind.png --model stage --out kind.jpg')
+    assert Image.open('kind.jpg').size == (88, 60)
+
+def test_enlarge_turns_upright(root):
+    "As the camera noted."
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open('photo.png').save('turned.jpg', exif=exif)
+    call('enlarge turned.jpg --model stage')
+    assert Image.open('turned-4x.png').size == (60, 88)
+
+def test_enlarge_by_the_bundled_model(root):
+    "In a process of its own, as a user does."
+    running = start('enlarge photo.png --out mine.png')
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0 and not err and len(out.splitlines()) == 1
+    assert Image.open('mine.png').size == (88, 60)
+
+def test_noise_as_in_the_library():
+    assert inspect.signature(cli.enlarge).parameters['low_sigma'].default == LOW_SIGMA
 
 def test_stop(root):
     "A signal saves the state, and ends in the exit status that shells have for it."

@@ -1,15 +1,16 @@
 """Guards for flowerdiff.controls and flowerdiff.dashboard, whose buttons are pressed from code."""
-import io, json, math, time
+import io, json, math, re, time
 from copy import copy
 from datetime import datetime
 import ipywidgets as widgets, numpy as np, pytest, torch
 from PIL import Image
 from flowerdiff.config import ModelConfig, build
-from flowerdiff.controls import RED, SettingsPanel, TrainingPanel, as_number, look_at_run
+from flowerdiff.controls import NO_STAGE, RED, SettingsPanel, TrainingPanel, as_number, look_at_run
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.dashboard import BY_TIME, Dashboard, JobView
-from flowerdiff.images import draw_flowers, make_grid_image, read_image, to_float
-from flowerdiff.jobs import DENOISED, Job, SampleSettings, draw_by_time, draw_grid, load_once, read_settings
+from flowerdiff.images import draw_flowers, make_grid_image, read_image, to_float, to_uint8
+from flowerdiff.jobs import (
+    DENOISED, Job, SampleJob, SampleSettings, draw_by_time, draw_enlarged, draw_grid, load_once, read_settings)
 from flowerdiff.models import Model, load, save
 from flowerdiff.schedule import ideal_denoiser
 
@@ -285,6 +286,176 @@ def test_a_preset_with_noise_levels_and_guidance_of_its_own(tmp_path):
     assert_shows(press(d), m.sample(4, preset='fast'))
     job = d.view.jobs[0]
     assert job.frames.labels[0] == 'sigma 30' and job.evaluations == job.total == 4*6 and d.bar.value == 1
+
+# Enlarging
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    "A network of 16 px, in a folder, that names one to enlarge its images."
+    root = tmp_path_factory.mktemp('tiny')
+    c = ModelConfig(64, 'v', 'cosine', 'enlarge', net=dict(widths=[8, 16], mid=1), preset=dict(steps=2, sigma_max=1.))
+    torch.manual_seed(0)
+    stage = build(c)
+    for p in stage.parameters(): torch.nn.init.normal_(p, std=.05)
+    save(stage, c, root/'stage')
+    return save_untrained(root/'small', enlarger=str(root/'stage'))
+
+# evaluations of its two networks for an image
+SMALL, LARGE = 6, 2
+
+def make_large(tiny, n=4):
+    d = make(dict(tiny=tiny), n)
+    d.settings.size.value = True
+    return d
+
+def large_of(d):
+    "All enlarged images of a dashboard."
+    return torch.cat([x for job in d.view.jobs for x in job.frames.large])
+
+def test_enlarged_images_are_those_of_sample(tiny):
+    d, m = press(make_large(tiny)), load_once(tiny)
+    job = d.view.jobs[0]
+    assert torch.equal(large_of(d), to_uint8(m.sample(4, size=64)))
+    # alone, and from a place in the middle
+    assert torch.equal(large_of(d)[2:3], to_uint8(m.sample(1, start=2, size=64)))
+    assert d.bar.value == 1 and job.evaluations == job.total == 4*(SMALL + LARGE)
+    assert '4 images in' in d.status.value
+    d.settings.size.value = False
+    assert_shows(press(d), m.sample(4))
+    assert d.view.grid.scale == 1
+
+@pytest.mark.parametrize('n, runs', ((1, 1), (1, 2), (3, 1), (14, 2)))
+def test_each_takes_the_place_of_a_small_one(tiny, n, runs):
+    "In order, and nothing else changes."
+    grids = []
+    def look(job):
+        if len(job.frames.large) > len(grids): grids.append(draw_enlarged([job.frames]*runs))
+    job = SampleJob(SampleSettings(tiny, n, size=64), load_once(tiny), look)
+    job.run()
+    small, cells = draw_grid([job.frames]*runs, 99)
+    expected = small.resize((4*small.width, 4*small.height), Image.Resampling.NEAREST)
+    border = 8 if n*runs > 1 else 0
+    assert len(grids) == n
+    for i, (image, where) in enumerate(grids):
+        for k in range(runs):
+            row, col = divmod(k*cells[4] + i, cells[1])
+            expected.paste(make_grid_image(job.frames.large[i]), (border + 72*col, border + 72*row))
+        assert where == cells and image == expected
+
+def test_stop_while_enlarging(tiny):
+    d = make_large(tiny, 5)
+    follow = d.follow
+    def stop_in_the_third(job):
+        if job.evaluations == 5*SMALL + 2*LARGE + 1: d.stop()
+        follow(job)
+    d.follow = stop_in_the_third
+    press(d)
+    job = d.view.jobs[0]
+    assert 'Stopped' in d.status.value and RED not in d.status.value
+    assert job.evaluations == 5*SMALL + 2*LARGE + 1 and len(job.frames.large) == 2
+    assert d.view.grid.scale == 4 and shown(d.view.grid).size == draw_enlarged([job.frames])[0].size
+    for i, scale in ((1, 4), (2, 1)):
+        d.view.pick(0, i)
+        assert d.large.scale == scale and shown(d.large).size == (16*scale, 16*scale)
+    # as good as new
+    d.follow = follow
+    assert len(large_of(press(d))) == 5
+
+def test_enlarging_is_told(tiny):
+    d, told = make_large(tiny), []
+    d.follow = lambda job: told.append(look(job))
+    def look(job):
+        # at every step, however soon
+        d.next_look = 0.
+        Dashboard.follow(d, job)
+        percent, enlarged = re.search(r'(\d+)% done(?:, enlarged (\d) of 4)?', d.status.value).groups('0')
+        return int(percent), int(enlarged), d.view.grid.scale
+    press(d)
+    assert sorted(told) == told and told[-1] == (100, 4, 4)
+    assert {(enlarged, scale) for _, enlarged, scale in told} == {(0, 1), (1, 4), (2, 4), (3, 4), (4, 4)}
+
+def test_views_of_an_enlarged_run(tiny):
+    d = press(make_large(tiny))
+    job = d.view.jobs[0]
+    d.view.moment.value = 2
+    assert d.view.grid.scale == 1
+    assert_alike(shown(d.view.grid), draw_grid([job.frames], 2)[0])
+    d.view.moment.value = d.view.moment.max
+    assert d.view.grid.scale == 4
+    d.view.view.value = BY_TIME
+    assert d.view.grid.scale == 1
+    assert_alike(shown(d.view.grid), draw_by_time([job.frames], 8)[0])
+    d.settings.size.value = False
+    press(d)
+    d.view.view.value = 'images'
+    assert d.view.grid.scale == 1
+    d.buttons['go_back'].click()
+    assert d.view.grid.scale == 4 and d.view.jobs == [job]
+
+@pytest.mark.parametrize('edit, n', (('interpolate', 12), ('variations', 3), ('inpaint', 3)))
+def test_edits_of_an_enlarged_image(tiny, edit, n, monkeypatch):
+    monkeypatch.setattr('flowerdiff.dashboard.TRIES', 3)
+    d = press(make_large(tiny))
+    for i in (1, 2): d.view.pick(0, i)
+    # in pixels of the small image
+    d.large.box = [2, 2, 8, 14]
+    press(d, edit)
+    job = d.view.jobs[0]
+    assert job.settings.kind == edit and job.settings.size == 64 and job.evaluations == job.total
+    assert len(large_of(d)) == n
+    d.view.pick(0, 2)
+    assert d.large.scale == 4
+    assert_alike(shown(d.large), make_grid_image(run_code(d.text)))
+
+def test_enlarged_images_in_files(tiny):
+    d = press(make_large(tiny))
+    d.view.pick(0, 1)
+    image = Image.open(io.BytesIO(saved(d, 'save_image')[1]))
+    assert_alike(image, make_grid_image(d.view.jobs[0].frames.large[1]))
+    data = saved(d, 'png')[1]
+    assert_alike(Image.open(io.BytesIO(data)), draw_enlarged([d.view.jobs[0].frames])[0])
+    for data in (data, saved(d, 'json')[1]):
+        other = opened(data, dict(tiny=tiny))
+        assert other.settings.size.value and torch.equal(large_of(other), large_of(d))
+    assert Image.open(io.BytesIO(saved(d, 'gif')[1])).size == (4*18 + 2, 18 + 2)
+
+def test_a_comparison_enlarges_what_can_be(tiny, two):
+    d = make(dict(tiny=tiny, plain=two['plain']), 3)
+    d.settings.size.value = True
+    press(d, 'compare')
+    assert [len(job.frames.large) for job in d.view.jobs] == [3, 0]
+    assert d.view.grid.cells == [6, 3, 0, 2, 3] and d.view.grid.scale == 4
+
+def untrained(size, **config): return Model(torch.nn.Identity(), ModelConfig(size, 'x0', 'cosine', **config), 'cpu')
+
+SWITCHES = (
+    (untrained(64), ('64', '256'), 256),
+    (untrained(32), ('32', '128'), None),
+    (untrained(64, channels=1), ('64', '256'), None),
+    (untrained((48, 64)), ('48 x 64', '192 x 256'), None),
+    (untrained((48, 64), enlarger='mine'), ('48 x 64', '192 x 256'), (192, 256)))
+
+@pytest.mark.parametrize('m, labels, size', SWITCHES)
+def test_switch(m, labels, size):
+    panel = panel_for(m)
+    assert tuple(label for label, _ in panel.size.options) == labels
+    assert panel.size.disabled == (size is None) and (panel.size.tooltips[1] == NO_STAGE) == (size is None)
+    assert panel.settings(0).size is None
+    panel.size.value = True
+    assert panel.settings(0).size == size
+
+def test_the_switch_follows_the_network(tiny, ideal):
+    d = make_large(tiny)
+    panel = d.settings
+    panel.fit(load_once(tiny))
+    assert panel.size.value
+    panel.fit(ideal)
+    assert panel.size.disabled and not panel.size.value
+
+@pytest.mark.parametrize('size', (16, 65, (64, 48), 'large'))
+def test_other_sizes_are_refused(tiny, size):
+    with pytest.raises(FlowerDiffError, match='invalid setting: size = '):
+        SampleJob(SampleSettings(tiny, 1, size=size), load_once(tiny))
 
 # Networks
 

@@ -1,14 +1,15 @@
-"Guards of flowerdiff.data: what is refused and in which words, layouts of folders and tables, the cache, exact streams."
+"Guards of flowerdiff.data: what is refused and in which words, what is said, the cache, exact streams."
 import itertools, json, operator
 from types import SimpleNamespace
-import pytest, torch
+import numpy as np, pytest, torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image as HFImage, IterableDatasetDict, Value
 from pathlib import Path
 from PIL import Image
-import flowerdiff.data as data
+import flowerdiff.data as data, flowerdiff.sources as sources
 from flowerdiff.core import FlowerDiffError
-from flowerdiff.data import DEFAULT_SOURCE, load_images, split_name, stream_images, without_split
-from flowerdiff.images import DRAWN_NAMES, draw_flowers
+from flowerdiff.data import list_splits, load_images, read_folder, stream_images, without_split
+from flowerdiff.sources import DEFAULT_SOURCE, open_source, split_name
+from flowerdiff.images import DRAWN_NAMES, draw_flowers, read_image
 
 FLOWERS, LABELS = draw_flowers(24, 16)
 
@@ -40,7 +41,7 @@ def write(table, file):
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(file)
 
-def load(source, size=16, split=None): return load_images(source, size, split, verbose=False)
+def load(source, size=16, split=None, **how): return load_images(source, size, split, verbose=False, **how)
 def stream(source, size=16, split=None, **kw): return stream_images(source, size, split, verbose=False, **kw)
 
 # ---- what is refused ----
@@ -51,12 +52,17 @@ REFUSED = [
     (lambda: load('./nowhere.parquet'), "is no folder, parquet file or Hub data set"),
     (lambda: load('photos/0.png'), "'photos/0.png' is no folder"),
     (lambda: load('x'*5000), 'cannot be a path'),
-    (lambda: load('empty'), "no images in 'empty'"),
-    (lambda: load('broken'), 'none of the 1 images can be read'),
-    (lambda: load('half.parquet'), 'half.parquet cannot be read as parquet'),
+    (lambda: load('empty'), "no images in 'empty': give"),
+    (lambda: load('letters'), "no images in 'letters' (not an image (2): a.doc, b.doc): give"),
+    (lambda: load('broken'), 'none of the 1 images can be used: cannot be read: cannot identify image file (1): x.png'),
+    (lambda: load('half.parquet'), 'half.parquet cannot be read as a table of images'),
     (lambda: load('words.parquet'), 'no image column (its columns: text)'),
     (lambda: load('photos', 3), 'size is 3'),
     (lambda: load('photos', 2.5), 'size is 2.5'),
+    (lambda: load('photos', '64 x 96'), "size is '64 ': give a whole number of at least 4"),
+    (lambda: load('photos', '3x96'), 'size is 3'),
+    (lambda: load('photos', fit='cut'), "unknown fit 'cut'"),
+    (lambda: load('drawn:3', channels=2), 'channels is 2'),
     (lambda: load('photos', 16, 'train'), "photos has no split 'train' (it has: none)"),
     (lambda: load('good.parquet', 16, ['train']), "split is ['train']: give text"),
     (lambda: load('good.parquet', 16, 'train+test'), "no split 'train+test' (it has: train, validation)"),
@@ -67,7 +73,7 @@ REFUSED = [
     (lambda: without_split('good.parquet', 16, 'train+val'), "no split besides 'train+val'"),
     (lambda: stream('photos'), "'photos' cannot be streamed"),
     (lambda: stream('drawn'), "'drawn' cannot be streamed"),
-    (lambda: stream('half.parquet'), "'half.parquet' cannot be streamed"),
+    (lambda: stream('half.parquet'), 'half.parquet cannot be read as a table of images'),
     (lambda: stream('good.parquet', 16, 'test'), "no split 'test'"),
     (lambda: stream('train.parquet', 16, 'test'), "no split 'test'"),
     (lambda: stream('good.parquet', block=0), 'block is 0'),
@@ -78,10 +84,11 @@ REFUSED = [
 def test_refused(place, monkeypatch):
     "Each mistake is one line that says what, which value, and what to do."
     monkeypatch.setattr('huggingface_hub.HfApi.repo_info', no_network)
-    monkeypatch.setattr(data, 'Flowers102', no_network)
+    monkeypatch.setattr(sources, 'Flowers102', no_network)
     for i in range(3): save(f'photos/{i}.png', i)
     Path('empty').mkdir()
-    Path('broken').mkdir()
+    for name in ('broken', 'letters'): Path(name).mkdir()
+    for name in 'ab': Path(f'letters/{name}.doc').touch()
     Path('broken/x.png').write_bytes(b'')
     write(table(range(4), split=['train', 'train', 'val', 'val']), 'good.parquet')
     write(table(range(3)), 'train.parquet')
@@ -92,31 +99,28 @@ def test_refused(place, monkeypatch):
         with pytest.raises(FlowerDiffError) as e: call()
         assert message in str(e.value) and '\n' not in str(e.value), (i, str(e.value))
 
-# ---- folders ----
-LAYOUTS = {   # files -> (split asked for, class names, labels, splits)
-    'classes': (['b/1.png', 'a/2.png', 'a/sub/3.png'], None, ['a', 'b'], [0, 0, 1], {}),
-    'loose': (['1.png', '2.png'], None, [], None, {}),
-    'one class is none': (['a/1.png', 'a/2.png'], None, [], None, {}),
-    'splits': (['Train/1.png', 'val/2.png'], None, [], None, dict(train=1, validation=1)),
-    'splits of classes': (['train/a/1.png', 'train/b/2.png', 'dev/b/3.png'], 'validation', ['a', 'b'], [1], dict(validation=1)),
-    'unlabelled test split': (['train/a/1.png', 'train/b/2.png', 'test/3.png'], 'train', ['a', 'b'], [0, 1], dict(train=2)),
-    'hidden files': (['a/1.png', 'b/2.png', 'b/.3.png', '.thumbs/4.png'], None, ['a', 'b'], [0, 1], {}),
-    'not all are splits': (['train/1.png', 'other/2.png'], None, ['other', 'train'], [0, 1], {}),
-}
+# ---- splits, then labels ----
+def test_splits_are_chosen_before_labels_are_judged(capsys):
+    "Images without a label are left out beside those with one, and are a set of their own when asked for."
+    for i in range(4): save(f'd/train/{"ab"[i % 2]}/{i}.png', i)
+    for i in (4, 5): save(f'd/test/{i}.png', i)
+    d = load('d', 16, 'train')
+    assert d.labels.tolist() == [0, 0, 1, 1]
+    assert not capsys.readouterr().err
+    d = load('d')
+    assert (d.class_names, d.splits) == (['a', 'b'], dict(train=4))
+    assert capsys.readouterr().err == 'left out, no label, unlike others (2): test/4.png, test/5.png\n'
+    d = load('d', 16, 'test')
+    assert (d.labels, d.class_names, d.splits) == (None, [], dict(test=2))
+    # what is left out is a split all the same
+    assert list_splits('d') == dict(test=2, train=4)
+    assert without_split('d', 16, 'test') == 'train'
 
-@pytest.mark.parametrize('name', LAYOUTS)
-def test_folder(name):
-    files, split, names, labels, splits = LAYOUTS[name]
-    for i, file in enumerate(files): save(f'd/{file}', i)
-    d = load('d', 16, split)
-    assert (d.class_names, d.splits) == (names, splits)
-    assert (None if d.labels is None else d.labels.tolist()) == labels
-
-def test_linked_class_folder(place):
-    save('store/1.png', 1)
-    save('d/iris/2.png', 2)
-    Path('d/rose').symlink_to(place/'store')
-    assert load('d').class_names == ['iris', 'rose']
+@pytest.mark.parametrize('split', ['training_set', 'train', 'Train+Test_Set'])
+def test_splits_by_their_names_in_the_source(split):
+    for i in range(4): save(f'd/training_set/{"ab"[i % 2]}/{i}.png', i)
+    save('d/test_set/a/5.png')
+    assert len(load('d', 16, split)) == 4 + ('+' in split)
 
 def test_official_names():
     "Class folders 1 to 102 are Oxford 102 Flowers."
@@ -131,15 +135,105 @@ def test_told(capsys):
     save('d/stray.png', 2)
     Path('d/notes.txt').write_text('milk')
     Path('d/b/broken.jpg').write_bytes(b'')
-    assert load('d').labels is None
-    told = capsys.readouterr().err
-    assert 'left out, not an image (1): notes.txt' in told
-    assert 'skipped, cannot be read (1): b/broken.jpg' in told
-    assert 'without a class (1): stray.png' in told
+    whole = Path('d/a/0.png').read_bytes()
+    for i in range(5): Path(f'd/a/cut{i}.png').write_bytes(whole[:60 + 9*i])
+    assert load('d').labels.tolist() == [0, 1]
+    told = capsys.readouterr().err.splitlines()
+    assert told == ['left out, not an image (1): notes.txt', 'left out, no label, unlike others (1): stray.png',
+                    'left out, cannot be read: image file is truncated (5): a/cut0.png, a/cut1.png, a/cut2.png, ...',
+                    'left out, cannot be read: cannot identify image file (1): b/broken.jpg']
     write(table(range(2)), 'q/x.parquet')
     save('q/beside.png')
     load('q')
-    assert "beside the parquet files of 'q' (1): beside.png" in capsys.readouterr().err
+    assert 'left out, beside the parquet files (1): beside.png' in capsys.readouterr().err
+
+def test_said_once(capsys):
+    "In one process, whatever is loaded of a source; and again in another, though the images come from the cache."
+    for i in range(4): save(f'd/{"train" if i % 2 else "val"}/{i}.png', i)
+    Path('d/notes.txt').touch()
+    for split in (None, 'train', 'validation', None): load('d', 16, split)
+    assert capsys.readouterr().err == 'left out, not an image (1): notes.txt\n'
+    data._said.clear()
+    load('d', 16, 'train')
+    assert capsys.readouterr().err == 'left out, not an image (1): notes.txt\n'
+
+# ---- images of a set ----
+def save_grey(file, value, kind):
+    "Save an image of one grey."
+    Path(file).parent.mkdir(exist_ok=True)
+    values = np.full((16, 16), value, kind)
+    Image.fromarray(values).save(file)
+
+def brightest(source):
+    images = load(source).images
+    return images.amax((1, 2, 3)).tolist()
+
+def test_twelve_bits_of_sixteen(capsys):
+    "A set is scaled as one: an image that is dark beside others stays dark."
+    for i, value in enumerate((4095, 409, 4000)): save_grey(f'd/{i}.png', value, np.uint16)
+    assert brightest('d') == [255, 25, 249]
+    assert 'scaled, because not all 16 bits are used: 4,095 is white' in capsys.readouterr().err
+    save_grey('d/3.png', 65535, np.uint16)
+    assert brightest('d') == [16, 2, 16, 255]
+    assert 'scaled' not in capsys.readouterr().err
+
+def test_floats_of_a_set():
+    for i, value in enumerate((1., .2)): save_grey(f'd/{i}.tif', value, np.float32)
+    for i, value in enumerate((200., 3.)): save_grey(f'e/{i}.tif', value, np.float32)
+    assert brightest('d') == [255, 51]
+    assert brightest('e') == [200, 3]
+
+def test_hints(capsys):
+    "What is dark or grey is said."
+    for i in range(2): save_grey(f'd/{i}.png', 9 + i, np.uint8)
+    load('d')
+    told = capsys.readouterr().err
+    assert 'everything is dark, no value is above 10 of 255: if' in told
+    assert 'all images are grey' in told
+    load('d', channels=1)
+    assert 'grey' not in capsys.readouterr().err
+
+@pytest.mark.parametrize('source', ['d', 'x.parquet', 'drawn:3'])
+@pytest.mark.parametrize('how', [dict(), dict(channels=1), dict(channels=4), dict(fit='pad', background='red'), dict(fit='stretch')])
+def test_form(source, how):
+    "Each source gives images of any size and form, and keeps each form in the cache."
+    for i in range(3): save(f'd/{i}.png', i)
+    write(table(range(3)), 'x.parquet')
+    channels = how.get('channels', 3)
+    for size, shape in ((16, (16, 16)), ('12', (12, 12))):
+        d = load(source, size, **how)
+        assert d.images.shape == (3, channels, *shape)
+        assert d.size == shape[0]
+    for size in ((8, 20), [8, 20], '8x20'):
+        d = load(source, size, **how)
+        assert d.images.shape == (3, channels, 8, 20)
+        assert d.size == (8, 20)
+    assert '8x20 px' in repr(d)
+    if source != 'x.parquet': return
+    s = stream(source, '8x20', **how)
+    assert s.images.shape == (3, channels, 8, 20)
+
+def test_each_form_has_a_place_in_the_cache():
+    save('d/1.png', 1)
+    forms = dict(), dict(channels=4), dict(fit='pad'), dict(fit='pad', background='red')
+    for _ in range(2):
+        keys = {load('d', (8, 20), **how).key for how in forms}
+        assert len(keys) == 4
+
+def test_one_reader():
+    "A set, an evaluation, and a single file see the same pixels, and the same files."
+    for i in range(3): save(f'd/{"ab"[i % 2]}/{i}.png', i)
+    save('d/.hidden.png')
+    Path('d/._0.png').write_bytes(b'a note of the Finder')
+    Path('d/broken.png').write_bytes(b'')
+    clear = pil(5).convert('RGBA')
+    clear.putalpha(40)
+    clear.save('d/a/clear.png')
+    whole = torch.stack(read_folder('d'))
+    files = 'a/0.png', 'a/2.png', 'a/clear.png', 'b/1.png'
+    alone = [read_image(f'd/{file}') for file in files]
+    assert torch.equal(whole, torch.stack(alone))
+    assert torch.equal(whole, load('d').images)
 
 def test_prints_in_the_first_process_only(capsys, monkeypatch):
     load_images('drawn:3', 16)
@@ -162,7 +256,7 @@ def test_cache(place, monkeypatch):
     for i in range(4): save(f'd/{"ab"[i % 2]}/{i}.png', i)
     first = load('d', 8)
     with monkeypatch.context() as m:
-        m.setattr(data, '_decode', None)
+        m.setattr(data, 'decode', None)
         again = load('d', 8)
     for name, value in vars(first).items():
         same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
@@ -197,7 +291,7 @@ def test_default_source(monkeypatch):
     monkeypatch.setenv('FLOWERDIFF_DATA', 'drawn:5')
     assert len(load(None)) == 5
     monkeypatch.delenv('FLOWERDIFF_DATA')
-    assert data._resolve(None) == (DEFAULT_SOURCE, 'hub')
+    assert open_source(None) == (DEFAULT_SOURCE, 'hub', None, None)
 
 # ---- tables ----
 def test_sizes_of_one_set():
@@ -206,7 +300,8 @@ def test_sizes_of_one_set():
         images, labels = draw_flowers(5, size)
         rows = dict(image=[Image.fromarray(x.permute(1, 2, 0).numpy()) for x in images], image_id=range(5))
         write(Dataset.from_dict(rows, features=Features(image=HFImage(), image_id=Value('int64'))), f'd/{size}.parquet')
-    chosen = [[f.stem for f in data._choose_parquet(Path('d'), size)] for size in (4, 8, 9, 16, 99)]
+    files = sorted(Path('d').iterdir())
+    chosen = [[f.stem for f in sources.choose_tables(files, (size, size))] for size in (4, 8, 9, 16, 99)]
     assert chosen == [['8'], ['8'], ['16'], ['16'], ['16']]
     assert torch.equal(load('d').images, FLOWERS[:5])
 
@@ -233,8 +328,15 @@ def test_labels_of_tables():
     assert (d.class_names, d.labels.tolist()) == (['iris', 'rose'], [1, 0])
     secret = table(range(4), ['a', 'b'], [0, 1, -1, -1], split=['train', 'train', 'test', 'test'])
     write(secret, 'secret.parquet')
-    assert load('secret.parquet').labels is None
-    assert load('secret.parquet', 16, 'train').labels.tolist() == [0, 1]
+    for split in (None, 'train'):
+        d = load('secret.parquet', 16, split)
+        assert d.labels.tolist() == [0, 1]
+    d = load('secret.parquet', 16, 'test')
+    assert d.labels is None
+    # one label missing costs one row
+    write(table(range(4), ['a', 'b'], [0, 1, None, 1]), 'gap.parquet')
+    d = load('gap.parquet')
+    assert d.labels.tolist() == [0, 1, 1]
 
 def test_split_column():
     write(table(range(4), split=['train', 'dev', None, 'Extra']), 'x.parquet')
@@ -261,11 +363,11 @@ def test_hub(monkeypatch):
 
 def test_torchvision(place, monkeypatch):
     class Flowers:
-        classes = data.Flowers102.classes
+        classes = sources.Flowers102.classes
         def __init__(self, root, split, download):
             save(f'{split}.jpg', len(split))
             self._image_files, self._labels = [place/f'{split}.jpg'], [len(split)]
-    monkeypatch.setattr(data, 'Flowers102', Flowers)
+    monkeypatch.setattr(sources, 'Flowers102', Flowers)
     d = load('torchvision')
     assert d.splits == dict(train=1, validation=1, test=1) and d.labels.tolist() == [5, 3, 4]
     assert d.class_names == Flowers.classes
@@ -316,8 +418,10 @@ def test_stream_has_the_pixels_of_load_images(place):
     for source, split, n in (('x.parquet', None, 8), ('x.parquet', 'validation', 3), ('d', 'train', 5)):
         s, d = stream(source, 16, split), load(source, 16, split)
         (images, labels, _), = take(s, 1, n)
-        order = [next(i for i, x in enumerate(d.images) if torch.equal(x, image)) for image in images]
-        assert sorted(order) == list(range(n)) and len(s) == n
+        whole = d.images.flatten(1).tolist()
+        order = [whole.index(image) for image in images.flatten(1).tolist()]
+        assert sorted(order) == list(range(n))
+        assert len(s) == n
         assert torch.equal(labels, d.labels[order])
 
 def test_stream_leaves_out_what_has_no_image_or_label():

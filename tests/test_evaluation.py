@@ -215,7 +215,15 @@ def bad_calls(path):
         (lambda: folder_generator(few), 'holds 1 images of 1 sizes: give a folder with at least 6'),
         (lambda: folder_generator(path/'nowhere'), 'there is no folder'),
         (lambda: folder_generator(mixed), 'holds 7 images of 2 sizes'),
-        (lambda: folder_generator(broken), '5.png cannot be read as an image')]
+        # what cannot be read is left out, as in training
+        (lambda: folder_generator(broken), 'holds 5 images of 1 sizes: give a folder with at least 6')]
+
+def test_a_folder_is_read_as_in_training(tmp_path, capsys):
+    folder = folder_with(tmp_path/'d', *[(16, 16)]*8)
+    (folder/'7.png').write_bytes(b'no image')
+    (folder/'._0.png').write_bytes(b'a note of the Finder')
+    assert folder_generator(folder).max == 7
+    assert 'cannot be read: cannot identify image file (1): 7.png' in capsys.readouterr().err
 
 def test_refused_calls(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'download_url_to_file', no_network)

@@ -96,3 +96,99 @@ def test_versions_are_told_apart(capsys):
     assert v.compare(old, new) == ['training, a, gone: inf']
     new['training, a, x'] += 1e-4
     assert len(v.compare(old, new)) == 2
+
+# Enlarging
+
+NAMES = ['iris', 'rose']
+
+def enlarge_job(folder, n=8):
+    "Drawn flowers to enlarge, with their means over a grid as features."
+    import enlarge_figures as e
+    from flowerdiff.images import draw_flowers
+    photos, _ = draw_flowers(n, 64)
+    photos = photos.clamp(max=250)
+    def extract(x):
+        x = torch.nn.functional.adaptive_avg_pool2d(x.float(), 4)
+        return x.flatten(1).double().numpy()
+    features = extract(photos)
+    return e, e.Job(folder, extract, photos, features, features, seed=0)
+
+def test_enlarged_photos_are_compared_with_their_originals(tmp_path):
+    "Photos that come back 4 bytes too bright have a PSNR that can be computed by hand."
+    e, job = enlarge_job(tmp_path)
+    calls = []
+    def enlarge(low, seed, start):
+        calls.append((seed, start, len(low)))
+        return (job.photos[start:start + len(low)].float() + 4)/127.5 - 1
+    way = e.Way('brighter', 2, enlarge, 'key')
+    low = e.shrink_photos(job.photos)
+    assert low.shape == (8, 3, 16, 16)
+    found = [e.measure(job, 'photos', low, way, pairs=True) for _ in range(2)]
+    # the second time, the result is read from its file
+    assert calls == [(0, 0, 8)]
+    made = e.metrics(found[1], job.originals, job.originals)
+    assert made['psnr'] == pytest.approx(20*np.log10(255/4), abs=1e-4)
+    # each of the features is 4 too large
+    width = job.originals.shape[1]
+    assert made['distance'] == pytest.approx(4*width**.5)
+    assert 'psnr' not in e.metrics(found[0], job.originals)
+
+def test_filters_come_near_to_what_was_shrunk(tmp_path):
+    e, job = enlarge_job(tmp_path)
+    low = e.shrink_photos(job.photos)
+    grey = e.psnr(torch.full_like(job.photos, 128), job.photos)
+    for way in (e.BICUBIC, e.LANCZOS):
+        found = e.measure(job, 'photos', low, way, pairs=True)
+        assert found['psnr'].mean() > grey.mean() + 5
+
+def small_stage():
+    "An untrained stage."
+    from flowerdiff.config import ModelConfig, build
+    from flowerdiff.models import Model
+    net = dict(widths=[8, 16])
+    training = dict(steps=7)
+    config = ModelConfig(64, 'edm', 'cosine', 'enlarge', net=net, sigma_data=.1, training=training)
+    return Model(build(config), config, 'cpu')
+
+def test_settings_that_differ_are_kept_apart():
+    import enlarge_figures as e
+    stage = small_stage()
+    base = dict(sigmas=[.1, 0])
+    other = [dict(sigmas=[.2, 0]), dict(low_sigma=.01), dict(sampler='ddim')]
+    ways = [e.stage_way(stage, base | more) for more in [{}, *other]]
+    keys = [way.key for way in ways]
+    assert len({*keys}) == 4 and {way.nfe for way in ways} == {1}
+    assert e.stage_way(stage, base).key == keys[0]
+    stage.net.out.bias += 1
+    assert e.stage_way(stage, base).key != keys[0]
+
+def photo_reference(e, job, photos):
+    "Photos to compare with, of which every second one is a rose."
+    labels = torch.arange(len(photos)) % 2
+    held = SimpleNamespace(images=photos, labels=labels, class_names=NAMES)
+    classes = np.array(NAMES)[labels]
+    def probe(features): return classes[:len(features)]
+    return SimpleNamespace(held_out=held, unseen=job.extract(photos), held_classes=classes, probe=probe)
+
+def test_stage_is_judged_and_has_a_card(tmp_path, monkeypatch):
+    "The whole way with few images: real ones, enlarged photos, enlarged generated images, and the card."
+    e, job = enlarge_job(tmp_path)
+    low = e.shrink_photos(job.photos)
+    filed = (low*127.5 + 127.5).round().byte()
+    refs = {256: photo_reference(e, job, job.photos), 64: photo_reference(e, job, filed)}
+    def sample(n, classes, seed, start): return low[start:start + n].flip(3)
+    m = SimpleNamespace(classes=NAMES[::-1], plan=lambda: SimpleNamespace(nfe=10), sample=sample)
+    baseline = dict(n=8, real=8, figures=dict(fd=dict(mean=1., interval=.5)))
+    monkeypatch.setattr(e, 'load', lambda name: m)
+    monkeypatch.setattr(e, 'real_baseline', lambda *args, **kwargs: baseline)
+    stage = small_stage()
+    ours = e.stage_way(stage, dict(sigmas=[.1, 0]))
+    found = e.judge(job, ours._replace(name='enlarge'), refs)
+    rows = {(c['name'], c['size']): c for c in found['columns']}
+    assert rows['attention, enlarge', 256]['nfe'] == 11
+    small, large = (rows[key]['figures']['fd']['mean'] for key in (('attention', 64), ('attention, enlarge', 256)))
+    assert found['ratios']['attention'] == large/small
+    assert {'fd', 'kid', 'psnr', 'distance', 'accuracy'} <= rows['photos, enlarge', 256]['figures'].keys()
+    text = e.card(stage, found | dict(way='one way', extractor='pixels', device='cpu'))
+    for part in ("load('enlarge').enlarge(", '1.00 ± 0.50', '| attention, enlarge | 256 | 11 |', '## Licence', '"steps": 7'):
+        assert part in text

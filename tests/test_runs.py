@@ -7,10 +7,11 @@ from flowerdiff.checkpoints import Checkpoint, LogFile, posthoc, read_log, snaps
 from flowerdiff.config import build
 from flowerdiff.core import FlowerDiffError, make_folder
 from flowerdiff.data import load_images, stream_images
+from flowerdiff.enlarging import measure_detail
 from flowerdiff.images import draw_flowers
 from flowerdiff.models import load
 from flowerdiff.runs import Run, Stopped, train
-from flowerdiff.settings import DEFAULTS, Budget, Settings, make_config, read_recipe
+from flowerdiff.settings import Budget, Settings, make_config, read_recipe
 
 slow = pytest.mark.skipif(os.environ.get('FLOWERDIFF_SLOW') != '1', reason='slow: set FLOWERDIFF_SLOW=1')
 LITTLE = dict(model='baseline', batch_size=8, lr=1e-3, net=dict(widths=[8, 16]))
@@ -60,6 +61,7 @@ WRONG = [
     (dict(tail=1.5), 'tail is 1.5'),
     (dict(drop_label=math.nan), 'drop_label is nan'),
     (dict(augment=.1), 'cannot be told'),
+    (dict(model='enlarge', augment=.1), 'cannot be told'),
     (dict(tracks=[.5]), 'a length in tracks is 0.5'),
     (dict(tracks=.1), 'tracks is 0.1'),
     (dict(net=[]), 'net is []'),
@@ -125,19 +127,39 @@ def test_recipe_in_epochs(tmp_path):
     file.write_text('{"model": "baseline", "epochs": 3}')
     assert read_recipe(str(file)) == dict(model='baseline', epochs=3)
 
-@pytest.mark.parametrize('name, most', [('attention', 16e6), ('baseline', 8e6)])
+@pytest.mark.parametrize('name, most', [('attention', 16e6), ('baseline', 8e6), ('enlarge', 5e6)])
 def test_recipes_hold_what_they_promise(data, name, most):
     recipe = read_recipe(name)
     for key in ('minutes', 'epochs', 'held_out'): recipe.pop(key, None)
     config = make_config(Settings(**recipe), data)
     assert sum(p.numel() for p in build(config).parameters()) <= most
 
-@pytest.mark.parametrize('model', DEFAULTS)
+draws = pytest.mark.parametrize('model', ['baseline', 'attention'])
+
+@draws
 def test_both_models_learn_classes(data, model):
     settings = Settings(model, 16, 8, preset=dict(guidance=2., interval=[.3, 5.], steps=8))
     config = make_config(settings, data)
     assert config.net['n_classes'] == 12 and config.preset['guidance'] == 2
     assert build(config).n_classes == 12
+
+STAGE = dict(model='enlarge', batch_size=4, net=dict(widths=(16, 24), n_emb=32), device='cpu')
+
+@pytest.fixture(scope='module')
+def large(): return load_images('drawn:8', 112, verbose=False)
+
+def test_stage_learns_no_classes(large):
+    config = make_config(Settings('enlarge', 112, 8), large)
+    assert not config.classes and 'n_classes' not in config.net
+    assert config.sigma_data == measure_detail(large.images) < .3
+
+def test_stage_resumes_exactly(large, tmp_path):
+    train(large, tmp_path/'whole', epochs=4, **STAGE)
+    for epochs in (2, 4): train(large, tmp_path/'parts', epochs=epochs, resume=True, **STAGE)
+    assert weights(tmp_path/'whole') == weights(tmp_path/'parts')
+
+def test_stage_needs_images_larger_than_crops(data, tmp_path):
+    refuses(lambda: train(data, tmp_path, epochs=1, **STAGE), 'images of 16 x 16: load them at 96 px or more')
 
 def test_no_classes_no_guidance(data):
     unlabelled = replace(data, labels=None, class_names=[])
@@ -522,7 +544,7 @@ def test_killed_at_any_moment(launch, tmp_path):
     assert not [*folder.rglob('*.part')]
 
 @slow
-@pytest.mark.parametrize('model', DEFAULTS)
+@draws
 def test_other_sizes(tmp_path, model):
     "Nothing knows of 64 pixels."
     large = load_images('drawn:8', 128, verbose=False)
