@@ -273,7 +273,8 @@ def show(self:Run):
     model = Model(copy.deepcopy(self.ema.net), self.config, str(self.device))
     if self.config.model == STAGE:
         x0 = to_float(self.data.images[:8])
-        low = shrink(x0)
+        # the filter rings at sharp edges
+        low = shrink(x0).clamp(-1, 1)
         images = torch.cat([enlarge_bicubic(low), model.enlarge(low), x0])
     else: images = model.sample(16)
     grid = make_grid_image(images, cols=8)

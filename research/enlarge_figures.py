@@ -4,8 +4,9 @@
     python research/enlarge_figures.py --data FOLDER --search   ways to sample it, compared on other images and seeds
     python research/enlarge_figures.py --data FOLDER --install  and write nbs/results/enlarge.json and the card
 
-FOLDER holds parquet files of 64 and of 256 px; of a single file, the other size is made. Enlarged are the held-out
-photos, which no model has seen, shrunk to 64 px, and generated images of 64 px. Images and features are kept in --out:
+FOLDER holds parquet files of 64 and of 256 px; of a single file, the other size is made. Enlarged are photos of the
+split `validation`, which no model has seen, shrunk to 64 px, and generated images of 64 px. The stage learns from the
+split `test` alone, so that settings can be chosen by `train`. Images and features are kept in --out:
 stopped, and started again, the script goes on where it was."""
 import json
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from fastcore.script import call_parse, store_true
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from flowerdiff.core import atomic_write, make_folder
+from flowerdiff.core import atomic_write, check, make_folder
 from flowerdiff.data import fingerprint
 from flowerdiff.distances import Extractor, frechet, kid, manifold
 from flowerdiff.enlarging import FACTOR, enlarge_bicubic, shrink
@@ -28,9 +29,11 @@ from common import JUDGE_SEED, SEARCH_SEED, held_out_classes, top, write_json
 
 SMALL, LARGE = 64, 256
 MODELS = 'attention', 'baseline'
+# settings are chosen by photos that neither the stage has seen nor anything is judged by
+SEARCH_SPLIT = 'train'
 CHUNK = 60
 RESULT = top/'nbs/results/enlarge.json'
-CARD = top/'flowerdiff/weights/enlarge/README.md'
+CARD = top/'flowerdiff/weights/enlarge.md'
 
 # Ways to enlarge
 
@@ -112,11 +115,11 @@ def search_job(
     ref:Reference, # photos of 256 px
     n:int, # how many to enlarge
 )->Job:
-    "Take other photos, because something is chosen by them."
-    order = np.random.default_rng(0).permutation(len(ref.known))
+    "Take some held-out photos of all classes."
+    order = np.random.default_rng(0).permutation(len(ref.unseen))
     some = order[:n]
-    photos = ref.train.images[some]
-    return Job(out, ref.extract, photos, ref.known[some], ref.known, SEARCH_SEED)
+    photos = ref.held_out.images[some]
+    return Job(out, ref.extract, photos, ref.unseen[some], ref.unseen, SEARCH_SEED)
 
 def shrink_photos(
     photos:torch.Tensor, # uint8 (N, 3, H, W)
@@ -389,13 +392,17 @@ def enlarge_figures(
 ):
     "Measure images enlarged to 256 px."
     m, extract = load(stage), Extractor()
-    refs = {size: Reference(data, extract, size) for size in (LARGE, SMALL)}
-    large, out = refs[LARGE], make_folder(Path(out))
+    out = make_folder(Path(out))
     if search:
+        known = m.config.training['data']['splits']
+        check(SEARCH_SPLIT not in known, f"{stage} has seen the photos of {SEARCH_SPLIT}: nothing can be chosen by them")
+        large = Reference(data, extract, LARGE, SEARCH_SPLIT)
         chosen = json.loads(settings) if settings else SEARCHED
         ways = [stage_way(m, s) for s in chosen]
         classes = held_out_classes(load(MODELS[0]), large)
         return compare_ways(search_job(out, large, n or 128), ways, classes)
+    refs = {size: Reference(data, extract, size) for size in (LARGE, SMALL)}
+    large = refs[LARGE]
     ours = stage_way(m, json.loads(settings or '{}'))
     found = describe(m, ours, large)
     found |= judge(judge_job(out, large, n or 1020), ours._replace(name='enlarge'), refs)

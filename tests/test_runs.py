@@ -158,6 +158,13 @@ def test_stage_resumes_exactly(large, tmp_path):
     for epochs in (2, 4): train(large, tmp_path/'parts', epochs=epochs, resume=True, **STAGE)
     assert weights(tmp_path/'whole') == weights(tmp_path/'parts')
 
+def test_stage_previews_images_of_any_contrast(large, tmp_path):
+    "A filter that shrinks hard edges gives values beyond black and white."
+    squares = torch.arange(112)//14 % 2
+    images = 255*squares.byte().expand_as(large.images)
+    train(replace(large, images=images), tmp_path, epochs=1, **STAGE)
+    assert [*tmp_path.glob('previews/*.png')]
+
 def test_stage_needs_images_larger_than_crops(data, tmp_path):
     refuses(lambda: train(data, tmp_path, epochs=1, **STAGE), 'images of 16 x 16: load them at 96 px or more')
 
