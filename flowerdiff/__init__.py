@@ -1,1 +1,14 @@
 __version__ = "0.1.0"
+
+# imported when they are used, because PyTorch takes seconds
+FRONT_DOORS = dict(load='models', train='runs', load_images='data', read_image='images', Dashboard='dashboard')
+
+def __getattr__(name):
+    "Import a front door."
+    if name not in FRONT_DOORS: raise AttributeError(f"module 'flowerdiff' has no attribute '{name}'")
+    from importlib import import_module
+    # models can edit images only then
+    import_module('flowerdiff.editing')
+    return getattr(import_module(f'flowerdiff.{FRONT_DOORS[name]}'), name)
+
+def __dir__(): return [*globals(), *FRONT_DOORS]

@@ -7,7 +7,7 @@ __all__ = ['FASTER', 'NETS', 'KINDS', 'FORMAT', 'NEEDED', 'Preset', 'make_preset
            'read_config', 'build', 'class_number', 'frequent_labels', 'pick_labels']
 
 # %% ../nbs/09_config.ipynb #68a70a23
-import difflib, json, math, unicodedata
+import difflib, json, math, re, unicodedata
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -234,7 +234,7 @@ def build(
 # %% ../nbs/09_config.ipynb #0c8f6b3b
 def class_number(
     names:list, # of all classes
-    c, # a name in any case, or a number
+    c, # a name in any case, with spaces, hyphens or underscores, or a number
 )->int: # 0 to len(names)-1
     "Find the number of a class."
     # a class may be called 1, and classes may differ in case only
@@ -244,7 +244,7 @@ def class_number(
         check_int('a class', c, 0, len(names) - 1)
         return int(c)
     # the same letter can be stored in two ways
-    def fold(name): return unicodedata.normalize('NFC', name).lower()
+    def fold(name): return re.sub(r'[\s_-]+', ' ', unicodedata.normalize('NFC', name).lower())
     numbers = {fold(n): i for i, n in enumerate(names)}
     if fold(c) in numbers: return numbers[fold(c)]
     near = difflib.get_close_matches(fold(c), numbers, 3, .5)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 # %% ../nbs/00_core.ipynb #8233b602
-import torch
 from safetensors import SafetensorError
 
 # %% ../nbs/00_core.ipynb #8343da61
@@ -204,18 +203,20 @@ def hub_commit(
 # %% ../nbs/00_core.ipynb #569cd738
 class Device(NamedTuple):
     "The device to compute on, and the dtype of networks there."
-    device: torch.device
-    dtype: torch.dtype
+    device: 'torch.device'
+    dtype: 'torch.dtype'
 
 # %% ../nbs/00_core.ipynb #7d3400d5
 def _cpu_has_bf16():
     "Check whether this processor multiplies bfloat16 natively."
+    import torch
     names = '_is_amx_tile_supported', '_is_avx512_bf16_supported'
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 # %% ../nbs/00_core.ipynb #5086a58b
 def _limit_threads():
     "Use no more threads than this process may run on."
+    import torch
     if 'OMP_NUM_THREADS' in os.environ: return
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     torch.set_num_threads(min(torch.get_num_threads(), allowed))
@@ -225,6 +226,7 @@ def pick_device(
     name:str=None, # 'cuda', 'cuda:1', 'mps', 'cpu'; None: $FLOWERDIFF_DEVICE, else the fastest there is
 )->Device:
     "Choose the device and the dtype, and limit the threads."
+    import torch
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
     usable = [d for d, ok in there.items() if ok]
     name = str(name or os.environ.get('FLOWERDIFF_DEVICE') or usable[0])

@@ -1,7 +1,6 @@
 """The commands: what they refuse, and that they say the same as the library."""
 import inspect, json, os, signal, struct, subprocess, sys, time, zlib
 import numpy as np, pytest, torch
-from fastcore.script import anno_parser
 from PIL import Image
 from flowerdiff import cli
 from flowerdiff.config import ModelConfig, build
@@ -56,10 +55,10 @@ def root(tmp_path_factory):
 def call(line):
     "Call a command in this process, with the options of a command line."
     name, *options = line.split()
-    f = getattr(cli, name)
-    parsed = vars(anno_parser(f).parse_args(options))
-    known = f.__wrapped__.__wrapped__.__code__.co_varnames
-    return f(**{k: v for k, v in parsed.items() if k in known})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [f'flowerdiff_{name}', *options])
+        patch.setenv('OMP_WAIT_POLICY', 'PASSIVE')
+        return getattr(cli, name)()
 
 def start(line):
     "Start a command in a process of its own."
