@@ -1,11 +1,13 @@
 __version__ = "0.1.0"
 
 # imported when they are used, because PyTorch takes seconds
-FRONT_DOORS = dict(load='models', train='runs', load_images='data', read_image='images', Dashboard='dashboard')
+FRONT_DOORS = dict(load='models', load_images='data', train='runs')
+FRONT_DOORS |= dict(read_image='images', Dashboard='dashboard')
 
 def __getattr__(name):
     "Import a front door."
-    if name not in FRONT_DOORS: raise AttributeError(f"module 'flowerdiff' has no attribute '{name}'")
+    if name not in FRONT_DOORS:
+        raise AttributeError(f"module 'flowerdiff' has no attribute '{name}'")
     from importlib import import_module
     # models can edit images only then
     import_module('flowerdiff.editing')

@@ -69,6 +69,7 @@ def start(line):
 # what a user types, and what the message must say
 WRONG = [
     ('sample --n 0', 'n is 0'),
+    ('sample --n 1000000', 'n is 1000000: give a whole number from 1 to 10000'),
     ('sample --model gan', "unknown model 'gan'"),
     ('sample --sampler magic', "unknown sampler 'magic'"),
     ('sample --device gpu', "unknown device 'gpu'"),
@@ -152,6 +153,51 @@ def test_help_is_light():
     done = subprocess.run([sys.executable, '-c', 'import sys, flowerdiff.cli; print(*sys.modules)'], capture_output=True, text=True)
     assert not {'torch', 'numpy', 'matplotlib', 'datasets'} & {*done.stdout.split()}
 
+# refused before PyTorch is imported
+EARLY = [line for line, _ in WRONG if line in (
+    'sample --n 0', 'sample --out .', 'sample --out x.txt', 'sample --seed -1', 'enlarge photo.png --out x.txt',
+    'train --shard', 'eval --n 2', 'eval --against none', 'eval --card file/c.md', 'lab --port 99999')]
+
+def test_refusals_are_light(root):
+    "Nobody waits for PyTorch, only to be told of a mistake."
+    code = """if True:
+    import sys
+    from flowerdiff import cli
+    for line in sys.argv[1:]:
+        name, *options = line.split()
+        sys.argv = [f'flowerdiff_{name}', *options]
+        try: getattr(cli, name)()
+        except SystemExit as stop: assert stop.code == 2, line
+        assert not {'torch', 'matplotlib', 'datasets'} & {*sys.modules}, line
+    """
+    assert len(EARLY) == 10
+    subprocess.run([sys.executable, '-c', code, *EARLY], check=True)
+
+def test_both_spellings(root):
+    for option in ('--low-sigma', '--low_sigma'): call(f'enlarge photo.png --model stage {option} .3 --out x{option}.png')
+    assert (root/'x--low-sigma.png').read_bytes() == (root/'x--low_sigma.png').read_bytes()
+    assert cli.spell_option('--no-flip', ['flip']) == cli.spell_option('--no_flip', ['flip']) == '--no-flip'
+    assert cli.spell_option('--out=a-b.png', ['out']) == '--out=a-b.png'
+
+def test_threads_wait_quietly(monkeypatch):
+    "A command asks for it, and a call from Python does not change the process."
+    seen = []
+    def looks(): seen.append(os.environ.get('OMP_WAIT_POLICY'))
+    command = cli.command(looks)
+    for argv in ('flowerdiff_looks', 'my_script.py'):
+        monkeypatch.setattr(sys, 'argv', [argv])
+        monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+        command()
+    assert seen == ['PASSIVE', None]
+
+def test_one_of_each_class(root, capsys):
+    call('sample --model tiny --classes all --out each.png')
+    assert '3 images' in capsys.readouterr().out
+    images = load('tiny').sample(3, classes=['rose', 'iris', 'oxeye daisy'])
+    assert np.array_equal(Image.open('each.png'), make_grid_image(images))
+    call('sample --model tiny --classes list --out none.png')
+    assert capsys.readouterr().out == 'rose\niris\noxeye daisy\n' and not (root/'none.png').exists()
+
 def test_same_seed_same_file(root):
     for name in 'ab': call(f'sample --model tiny --n 6 --out {name}.png')
     assert (root/'a.png').read_bytes() == (root/'b.png').read_bytes()
@@ -180,7 +226,7 @@ def test_sample_and_enlarge(root, capsys):
 
 def test_size_that_is_drawn(root, capsys):
     call('sample --model chained --n 1 --size 24 --out drawn.png')
-    assert '1 images, 10 network evaluations each' in capsys.readouterr().out
+    assert '1 image, 10 network evaluations each' in capsys.readouterr().out
     assert Image.open('drawn.png').size == (24, 24)
 
 def test_enlarge(root, capsys):
