@@ -12,7 +12,7 @@ from fastcore.script import call_parse
 from torch.utils.flop_counter import FlopCounterMode
 from flowerdiff.attention_unet import AttentionUNet
 from flowerdiff.baseline_unet import net_cost
-from flowerdiff.cli import check_files, one_line_errors
+from flowerdiff.cli import check_files, command
 from flowerdiff.core import atomic_write, check, check_int, check_known, check_number, first_line, pick_device, user_path
 from flowerdiff.models import load
 
@@ -439,7 +439,7 @@ def possible_jobs(jobs, device):
     return [j for j in jobs if 'memory' not in j]
 
 @call_parse
-@one_line_errors
+@command
 def bench(
     model:str='attention', # whose architecture and preset: attention, the folder of a run, or a Hub repository (owner/name)
     batch:int=None, # images at once (16 on a CPU, 128 elsewhere)
