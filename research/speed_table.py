@@ -1,4 +1,4 @@
-"""The table of speeds in README.md and on the front page, from the result files of `bench.py` and `loops.py`."""
+"""The table beside the peers in README.md and on the front page; speeds from the result files of `bench.py` and `loops.py`."""
 import json
 from pathlib import Path
 from statistics import median
@@ -6,6 +6,15 @@ from statistics import median
 results = Path(__file__).resolve().parent.parent/'nbs/results'
 PEERS = DIFFUSERS, DDPM = 'diffusers', 'denoising-diffusion-pytorch'
 STEPS = ', 10 evaluations', ', 20 evaluations'
+# what each of the three offers
+FEATURES = dict([
+    ('trained flowers', ['64 and 256 px', 'thousands of other models', 'none']),
+    ('text prompts', ['no', 'yes', 'no']),
+    ('code, prose and tests in one notebook', ['yes', 'no', 'no']),
+    ('the same images for a seed, however many at once', ['yes', 'a generator for each image', 'no']),
+    ('killed and resumed: the same weights, bit for bit', ['yes', 'not promised', 'not promised']),
+    ('metrics next to a real-vs-real baseline', ['FD, KID and more', 'no', 'FID alone']),
+    ('dashboard in JupyterLab', ['yes', 'no', 'no'])])
 
 def read(name): return json.loads((results/f'{name}.json').read_text())
 
@@ -37,19 +46,23 @@ def job(what, name, ours, peers, notes=('', '')):
     cells += ['']*(len(PEERS) - len(peers))
     return row(what, f"{found[0]['ours_median']:.3g} ms{mine}", cells)
 
+def features():
+    "Make the rows about what each offers."
+    return [row(what, ours, theirs) for what, (ours, *theirs) in FEATURES.items()]
+
 def machine():
     "Name what all this ran on."
     m = read('bench')['machine']
     versions = ', '.join(f'{name} {m[name]}' for name in ('torch', *PEERS))
     return f"{m['cpu']}, {m['cores']} cores, Python {m['python']}, {versions}"
 
-def speed_table():
+def peer_table():
     "Make the whole table, as Markdown."
     plain = [f'{p} float32' for p in PEERS]
     usual = plain[0] + STEPS[1]
     tuned = f'{DIFFUSERS} bfloat16 channels_last{STEPS[1]}'
     lines = [
-        row('', 'flowerdiff', PEERS), '|---|---|---|---|',
+        row('', 'flowerdiff', PEERS), '|---|---|---|---|', *features(),
         loop('whole training loop, as each comes'),
         job('one evaluation of the network, as each comes', 'forward pass, ms', 'bfloat16', plain),
         job('the same, all in float32', 'forward pass, ms', 'float32', plain),
