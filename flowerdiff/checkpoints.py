@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from .core import FlowerDiffError, atomic_write, check, first_line, warn
+from .core import FlowerDiffError, atomic_write, check, first_line, retry_held, warn, write_text
 from .training import posthoc_weights
 
 # %% ../nbs/14_checkpoints.ipynb #ab69d81c
@@ -33,7 +33,7 @@ class LogFile:
     ):
         "Add a line to the file."
         try:
-            with self.file.open('a') as f: f.write(json.dumps(line) + '\n')
+            with self.file.open('a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
         except OSError as e:
             raise FlowerDiffError(f"cannot write {self.file} ({e.strerror}): make room, then resume") from None
 
@@ -57,7 +57,7 @@ def cut(self:LogFile,
 ):
     "Remove from the file what was logged after a step."
     kept = [json.dumps(l) + '\n' for l in self.read() if l['step'] <= step]
-    if self.file.exists(): atomic_write(self.file, lambda p: p.write_text(''.join(kept)))
+    if self.file.exists(): write_text(self.file, ''.join(kept))
 
 # %% ../nbs/14_checkpoints.ipynb #c50db3b8
 def read_log(
@@ -150,7 +150,9 @@ def save(self:Checkpoint,
     text = json.dumps(dict(meta, step=step, checksum=checksum(tensors)))
     file = self.folder/f'state-{step:08}.safetensors'
     atomic_write(file, lambda p: save_file(tensors, p, dict(run=text)))
-    for old in self.files()[KEPT:]: old.unlink()
+    for old in self.files()[KEPT:]:
+        # what another program holds goes after the next save
+        with contextlib.suppress(PermissionError): old.unlink()
 
 # %% ../nbs/14_checkpoints.ipynb #1d11ebee
 @patch
@@ -242,4 +244,4 @@ def remove_parts(
 ):
     "Delete what killed processes have left half written."
     for file in folder.rglob('*.part'):
-        if OWN_PART.fullmatch(file.relative_to(folder).as_posix()): file.unlink()
+        if OWN_PART.fullmatch(file.relative_to(folder).as_posix()): retry_held(file.unlink)

@@ -9,12 +9,13 @@ __all__ = ['FORMATS', 'MAX_IMAGES', 'SETTINGS', 'spell_option', 'read_options', 
            'server_command', 'lab']
 
 # %% ../nbs/21_cli.ipynb #c345cb40
-import csv, functools, importlib.util, inspect, os, shutil, subprocess, sys, time, warnings
+import argparse, csv, functools, importlib.util, inspect, os, shutil, subprocess, sys, time, warnings
 from pathlib import Path
 
 # %% ../nbs/21_cli.ipynb #4bb9604c
-from fastcore.script import anno_parser, store_true
-from .core import FlowerDiffError, atomic_write, check, check_choice, check_int, check_writable, counted, make_folder, user_path, warn, MAX_SEED
+from fastcore.script import Param, anno_parser, store_true
+from .core import (FlowerDiffError, accept_all_letters, atomic_write, check, check_choice, check_int, check_writable, counted,
+                             make_folder, user_path, warn, write_text, MAX_SEED)
 
 # %% ../nbs/21_cli.ipynb #71db7bd7
 def spell_option(
@@ -46,6 +47,7 @@ def command(
     name = f'flowerdiff_{f.__name__}'
     @functools.wraps(f)
     def run(*args, **kwargs):
+        for stream in (sys.stdout, sys.stderr): accept_all_letters(stream)
         try:
             if Path(sys.argv[0]).stem == name:
                 kwargs |= read_options(f)
@@ -258,6 +260,13 @@ def leave_together(
     sys.stdout.flush()
     os._exit(0)
 
+# %% ../nbs/21_cli.ipynb #d7e77a66
+class _Switch(argparse.BooleanOptionalAction):
+    "An option --a_b, or --a-b, and its opposite --no-a_b, or --no-a-b."
+    def __init__(self, option_strings, dest, **kwargs):
+        dashed = '--' + dest.replace('_', '-')
+        super().__init__(sorted({*option_strings, dashed}), dest, **kwargs)
+
 # %% ../nbs/21_cli.ipynb #4da02ebe
 @command
 def train(
@@ -282,6 +291,7 @@ def train(
     device:str=None, # cuda, mps or cpu (the fastest there is)
     tracker:str=None, # also log to tensorboard, wandb, ... (none)
     resume:store_true=False, # go on with the run in --out; starts one if there is none
+    accept_new_data:Param('resume also where images were added, or are decoded to slightly other bytes', action=_Switch)=None, # the same
 ):
     "Train a model; what can be sampled from is in the folder of the run, all the time and at the end."
     options = locals()
@@ -299,7 +309,8 @@ def train(
     source, split = data or old.get('source'), split or old.get('split')
     stream = stream or any(old.get('places', []))
     images, held = load_training_data(source, size, split, held_out, stream)
-    run = train(images, out, resume=resume, device=device, held_out=held, tracker=tracker, **settings)
+    run = train(images, out, resume=resume, device=device, held_out=held, tracker=tracker,
+                accept_new_data=accept_new_data, **settings)
     try_it = 'enlarge photo.jpg' if run.settings.model == 'enlarge' else 'sample'
     warn(f'{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_{try_it} --model {out}', sys.stdout)
     leave_together(run.accelerator)
@@ -336,10 +347,10 @@ def write_report(
     found, baseline = columns
     text = dumps(found | dict(floor=baseline))
     print(table(columns), text, sep='\n')
-    if json: atomic_write(user_path(json), lambda part: part.write_text(text + '\n'))
+    if json: write_text(user_path(json), text + '\n')
     if card:
         page = model_card(load(model, 'cpu'), model, columns)
-        atomic_write(user_path(card), lambda part: part.write_text(page))
+        write_text(user_path(card), page)
 
 # %% ../nbs/21_cli.ipynb #ab00bcd3
 @command

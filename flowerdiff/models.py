@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from safetensors.torch import load_file, save_file
 from .core import (FlowerDiffError, atomic_write, check, check_choice, check_int, check_known, check_number,
-                             first_line, make_folder, pick_device, preview, user_path, warn)
+                             first_line, make_folder, pick_device, preview, user_path, warn, write_text)
 from .schedule import SPACINGS, Denoiser, add_noise, check_sigmas
 from .sampling import SAMPLERS, Sampler, SeededNoise
 from .enlarging import FACTOR, enlarge_bicubic, in_tiles
@@ -393,7 +393,7 @@ def save(
     state = {k: packed(v) for k, v in state.items()}
     text = json.dumps(config.to_json(), indent=1) + '\n'
     atomic_write(folder/'model.safetensors', lambda p: save_file(state, p, dict(format='pt')))
-    atomic_write(folder/'config.json', lambda p: p.write_text(text, encoding='utf-8'))
+    write_text(folder/'config.json', text)
 
 # %% ../nbs/10_models.ipynb #4c1bd17d
 FILES = 'config.json', 'model.safetensors'
@@ -406,12 +406,12 @@ def bundled()->list: # of names
 
 # %% ../nbs/10_models.ipynb #f30d8c39
 def download_model(
-    name:str, # owner/name
+    name:str, # owner/name, or owner/name@revision
 )->Path: # a folder in the Hub's cache
     "Download the two files of a Hub repository, unless they are there already."
     from huggingface_hub import snapshot_download
-    # without a network, what was downloaded before
-    try: return Path(snapshot_download(name, allow_patterns=FILES))
+    repo, _, revision = name.partition('@')
+    try: return Path(snapshot_download(repo, revision=revision or None, allow_patterns=FILES))
     except Exception as e:
         why, others = first_line(e), ', '.join(bundled())
         raise FlowerDiffError(f"no file or folder '{name}', and the Hugging Face Hub gave no such model "
@@ -429,7 +429,7 @@ def find_model(
         whole = all((path/f).exists() for f in FILES)
         check(whole, f"folder '{name}' holds no model ({two}): give the folder of a training run")
         return path
-    on_hub = re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', name)
+    on_hub = re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?', name)
     check(on_hub, f"unknown model '{name}': use {others}, the folder of a training run, "
                   "or a Hub repository (owner/name)")
     return download_model(name)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'LOG_EVERY', 'MAX_SKIPPED', 'TAKEN_OVER', 'LABELS', 'Stopped', 'Interrupts', 'Run', 'read_ahead',
-           'list_versions', 'taken_over', 'match_labels', 'check_same', 'resolve_run', 'check_request', 'train']
+           'list_versions', 'has_images', 'taken_over', 'match_labels', 'check_same', 'resolve_run', 'check_request',
+           'train']
 
 # %% ../nbs/15_runs.ipynb #1977e749
-import contextlib, copy, json, platform, signal, sys, threading, time
+import contextlib, copy, json, math, platform, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 from . import __version__
 from .core import (FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
-                             pick_device, user_path, warn)
+                             pick_device, retry_held, user_path, warn, write_text)
 from .images import make_grid_image, to_float
 from .training import Trainer
 from .enlarging import enlarge_bicubic, shrink
@@ -165,29 +166,53 @@ def save_state(self:Run,
 ):
     "Write the state, and the model as it is now."
     data, held_out = self.data, self.held_out
+    state = self.state_dict() | dict(marks={'': data.marks})
     self.states.save(
-        self.step, self.state_dict(), seconds=self.seconds, best=self.best, places=places,
+        self.step, state, seconds=self.seconds, best=self.best, places=places,
         budget=vars(self.budget), settings=asdict(self.settings),
         data=data.key, pictures=len(data), source=data.source, split=data.split,
         held_out=held_out and held_out.split)
     save(self.ema.net, self.described(), self.folder)
 
 # %% ../nbs/15_runs.ipynb #95e6ef97
+def has_images(
+    marks:torch.Tensor, # (N, 2) of a data set, as in ImageDataset
+    wanted:torch.Tensor, # (M, 2) of another
+)->bool:
+    "Check whether a data set holds all images of another, though perhaps with slightly other bytes."
+    means = dict(marks.tolist())
+    alike = [abs(means.get(name, math.inf) - mean) < 2 for name, mean in wanted.tolist()]
+    return bool(alike) and all(alike)
+
+# %% ../nbs/15_runs.ipynb #fc536187
 @patch
 def check_state(self:Run,
     meta:dict, # what a state says of itself
+    marks:torch.Tensor=torch.empty(0, 2), # of its images, as in ImageDataset
+    accept:bool=False, # go on where images were added, or decoded to other bytes
 ):
     "Check that a state belongs to the images of this run."
-    check(meta['data'] == self.data.key,
-          f"{self.folder} was trained on other images ({meta['pictures']:,} of {meta['source']}, "
-          f"not {self.data}): give the same, or use another folder")
+    data, folder = self.data, self.folder
+    if meta['data'] == data.key: return
+    check(has_images(data.marks, marks),
+          f"{folder} was trained on other images ({meta['pictures']:,} of {meta['source']}, "
+          f"not {data}): give the same, or use another folder")
+    added = len(data) - meta['pictures']
+    what = f'images were added ({added:,})' if added else 'the same files are decoded to slightly other bytes'
+    check(accept, f"{what} since {folder} was begun: go on with --accept-new-data (accept_new_data=True), "
+                  "or use another folder")
+    warn(f'{what} since {folder} was begun: going on with them')
 
 # %% ../nbs/15_runs.ipynb #d5f0e2a5
 @patch
-def restore(self:Run):
+def restore(self:Run,
+    accept:bool=False, # as in check_state
+):
     "Go back to the newest state that is whole."
     meta, state = self.states.read()
-    self.check_state(meta)
+    # states of before have no marks
+    marks = state.get('marks', {'': torch.empty(0, 2)})['']
+    self.check_state(meta, marks, accept)
     self.load_state_dict(state)
     for name in ('step', 'seconds', 'best'): setattr(self, name, meta[name])
     places = meta['places']
@@ -201,7 +226,7 @@ def forget_later(self:Run):
     for name in ('log', 'levels'): LogFile(self.folder/f'{name}.jsonl').cut(self.step)
     # a newer state is a damaged one, and must not take the place of a whole one
     for file in self.states.files() + snapshot_files(self.folder):
-        if int(file.stem[-8:]) > self.step: file.unlink()
+        if int(file.stem[-8:]) > self.step: retry_held(file.unlink)
 
 # %% ../nbs/15_runs.ipynb #a9899e6e
 LOG_EVERY = 10
@@ -431,8 +456,10 @@ def resolve_run(
     "Check what `train` is asked for, and fill in what is not said."
     check_known('a run', settings, [f.name for f in fields(Settings)])
     folder, device = user_path(out), pick_device(device).device
-    settings = as_plain(settings)
     init = settings.get('init')
+    settings = {name: value for name, value in as_plain(settings).items() if value is not None}
+    # its name may be a number
+    if init is not None: settings['init'] = str(init)
     states, budget = Checkpoint(folder), Budget(minutes, epochs)
     old = states.read(with_state=False)[0] if resume else None
     if old:
@@ -453,7 +480,7 @@ def write_notes(self:Run):
     notes = dict(
         command=sys.argv, processes=self.world, versions=list_versions(),
         settings=asdict(self.settings), budget=vars(self.budget))
-    atomic_write(self.folder/'run.json', lambda p: p.write_text(json.dumps(notes, indent=1)))
+    write_text(self.folder/'run.json', json.dumps(notes, indent=1))
 
 # %% ../nbs/15_runs.ipynb #fb2fbec7
 def check_request(
@@ -499,6 +526,7 @@ def train(
     held_out:ImageDataset=None, # images not trained on, to measure the loss on; the best model by it goes to `out/best`
     tracker:str=None, # 'tensorboard', 'wandb' or another that accelerate knows
     save_minutes:float=2., # between two saves, after the first minutes
+    accept_new_data:bool=False, # resume also where images were added, or are decoded to slightly other bytes
     **settings, # fields of Settings; unless given, model 'attention' and batch_size 16 on a CPU, 128 elsewhere
 )->Run: # finished, or complete already
     "Train a model, writing state, model, logs and previews to `out`."
@@ -509,6 +537,6 @@ def train(
         run = Run(settings, images, folder, budget, held_out, device, tracker)
         if settings.init and not old: run.start_from(settings.init)
         with lock_folder(make_folder(folder)) if run.main else contextlib.nullcontext():
-            if old: run.restore()
+            if old: run.restore(accept_new_data)
             run.finish(save_minutes)
     return run

@@ -8,6 +8,7 @@ __all__ = ['DEFAULTS', 'EMPTY', 'AT_LEAST', 'UP_TO_1', 'TYPES', 'RECIPES', 'RECI
 
 # %% ../nbs/13_settings.ipynb #8e3dd6af
 import copy, json, os
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from importlib.resources import files
 
@@ -68,6 +69,16 @@ class Settings(FromDefaults):
     seed: int = 0 # decides initial weights, order, noise, augmentation, dropout
 
 # %% ../nbs/13_settings.ipynb #e25c0214
+def _to_numbers(value):
+    "Turn text of numbers into numbers, also inside of lists and dicts."
+    if isinstance(value, dict): return {k: _to_numbers(v) for k, v in value.items()}
+    if isinstance(value, list): return [_to_numbers(v) for v in value]
+    if not isinstance(value, str): return value
+    for kind in (int, float):
+        with suppress(ValueError): return kind(value)
+    return value
+
+# %% ../nbs/13_settings.ipynb #4653d8f8
 def as_plain(
     value, # anything
 ): # of dicts, lists, text, numbers, booleans and None
@@ -76,7 +87,7 @@ def as_plain(
         if isinstance(v, os.PathLike): return os.fspath(v)
         check(hasattr(v, 'tolist'), f"{v!r} cannot be stored: give numbers, text, lists or dicts")
         return v.tolist()
-    return json.loads(json.dumps(value, default=plain))
+    return _to_numbers(json.loads(json.dumps(value, default=plain)))
 
 # %% ../nbs/13_settings.ipynb #56788147
 AT_LEAST = dict(size=4, batch_size=1, warmup=1, seed=0)
@@ -171,7 +182,7 @@ class Budget:
         epochs:float=None, # times through all images
     ):
         if minutes is None and epochs is None: minutes = 30.
-        self.minutes, self.epochs = minutes, epochs
+        self.minutes, self.epochs = as_plain([minutes, epochs])
         for name, limit in self.limits(): check_number(name, limit, .001)
 
     def limits(self)->list: # of (name, value)

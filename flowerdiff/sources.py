@@ -6,8 +6,8 @@
 __all__ = ['SPLITS', 'SPLIT_ALIASES', 'METADATA', 'LABEL_COLUMNS', 'FLOWER_NUMBERS', 'DEFAULT_SOURCE', 'Item', 'Listing',
            'normal', 'label_text', 'sort_names', 'split_name', 'split_of', 'Files', 'find_files', 'explain',
            'list_folder', 'image_column', 'class_names', 'open_table', 'reading', 'list_tables', 'choose_tables',
-           'table_split', 'list_parquet', 'load_hub', 'list_hub', 'list_torchvision', 'number_classes', 'Source',
-           'open_source', 'source_state', 'list_source']
+           'table_split', 'list_parquet', 'hub_parts', 'hub_commit', 'load_hub', 'list_hub', 'list_torchvision',
+           'number_classes', 'Source', 'open_source', 'source_state', 'list_source']
 
 # %% ../nbs/11b_sources.ipynb #d943f2bf
 import csv, io, itertools, json, math, os, re, unicodedata
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 # %% ../nbs/11b_sources.ipynb #2f507e4f
 from torchvision.datasets import Flowers102
-from .core import FlowerDiffError, cache_folder, check, first_line, hub_commit, user_path
+from .core import FlowerDiffError, cache_folder, check, first_line, user_path, warn
 from .images import IMAGE_SUFFIXES, read_image
 
 # %% ../nbs/11b_sources.ipynb #f252c05a
@@ -387,16 +387,64 @@ def list_parquet(
             yield table, file.name, table_split(file.relative_to(folder))
     return list_tables(tables(), files.left_out)
 
+# %% ../nbs/11b_sources.ipynb #1bacdd59
+def hub_parts(
+    name:str, # owner/name, with @revision and :configuration if there is a choice
+)->tuple: # owner/name; the revision, or None; a list of the configuration, or an empty one
+    "Split the name of a data set on the Hub."
+    whole, _, config = name.partition(':')
+    repo, _, revision = whole.partition('@')
+    return repo, revision or None, [config] if config else []
+
+# %% ../nbs/11b_sources.ipynb #18d21228
+def _commit_in_cache(repo, revision, config):
+    "Find the commit of a data set in the cache of huggingface_hub, or in that of datasets."
+    import datasets
+    from huggingface_hub import snapshot_download
+    with suppress(Exception):
+        return Path(snapshot_download(repo, repo_type='dataset', revision=revision, local_files_only=True)).name
+    return datasets.load_dataset_builder(repo, *config, revision=revision).hash
+
+def hub_commit(
+    name:str, # as in hub_parts
+)->str: # its commit
+    "Find the commit of a data set on the Hub."
+    from huggingface_hub import HfApi
+    repo, revision, config = hub_parts(name)
+    try: return HfApi().repo_info(repo, revision=revision, repo_type='dataset', timeout=10).sha
+    except Exception as e: why = first_line(e)
+    with suppress(Exception):
+        commit = _commit_in_cache(repo, revision, config)
+        warn(f"the Hugging Face Hub cannot be reached: using '{name}' from its cache")
+        return commit
+    raise FlowerDiffError(
+        f"no file or folder '{name}', and the Hugging Face Hub gave no such dataset ({why}): check the name and the network, "
+        "or use a folder, a parquet file, 'torchvision' or 'drawn' (--data, or $FLOWERDIFF_DATA)")
+
+# %% ../nbs/11b_sources.ipynb #fc9debe0
+def _load_anywhere(repo, config, commit, **kwargs):
+    "Load a data set from the Hub, or from what lies in its cache."
+    import datasets
+    from huggingface_hub import snapshot_download
+    try: return datasets.load_dataset(repo, *config, revision=commit, **kwargs)
+    # offline, `datasets` finds only what it has prepared itself
+    except OSError:
+        folder = None
+        with suppress(Exception):
+            folder = snapshot_download(repo, repo_type='dataset', revision=commit, local_files_only=True)
+        if not folder: raise
+        return datasets.load_dataset(folder, *config, **kwargs)
+
 # %% ../nbs/11b_sources.ipynb #fcf98a32
 def load_hub(
-    name:str, # owner/name, or owner/name:configuration
+    name:str, # as in hub_parts
     commit:str, # as it was then
     **kwargs, # for datasets.load_dataset
 )->dict: # a table for each split
     "Load a data set from the Hugging Face Hub."
-    import datasets
+    repo, _, config = hub_parts(name)
     with explain(f"'{name}' could not be loaded from the Hugging Face Hub", 'try again, or use another source'):
-        try: return datasets.load_dataset(*name.split(':', 1), revision=commit, **kwargs)
+        try: return _load_anywhere(repo, config, commit, **kwargs)
         except ValueError as e:
             found = re.search(r"(?s)[Cc]onfig.*\[(.+?)\]", str(e))
             if not found: raise
@@ -478,7 +526,7 @@ def open_source(
     if path.is_dir(): return _open_folder(name, path)
     if path.suffix == '.parquet' and path.exists():
         return Source(name, 'parquet', path.parent, Files({}, [Path(path.name)], [], defaultdict(list)))
-    is_name = re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(?<!\.parquet)(:.+)?', name)
+    is_name = re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(?<!\.parquet)(@[\w./-]+)?(:.+)?', name)
     check(is_name and not path.exists(), f"'{name}' is no folder, parquet file or Hub data set (owner/name): "
                                          "give one, or 'torchvision' or 'drawn'")
     return Source(name, 'hub')
@@ -488,8 +536,7 @@ def source_state(
     source:Source, # from open_source
 ): # a value that JSON can hold
     "Find what tells one state of a source from another."
-    other = "a folder, a parquet file, 'torchvision' or 'drawn' (--data, or $FLOWERDIFF_DATA)"
-    if source.kind == 'hub': return hub_commit(source.name.partition(':')[0], 'dataset', other)
+    if source.kind == 'hub': return hub_commit(source.name)
     if not source.files: return source.name
     used = [source.path/file for group in source.files[:3] for file in group]
     return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in used]

@@ -60,11 +60,11 @@ def call(line):
         patch.setenv('OMP_WAIT_POLICY', 'PASSIVE')
         return getattr(cli, name)()
 
-def start(line):
-    "Start a command in a process of its own."
+def start(line, **env):
+    "Start a command in a process of its own, with some variables."
     name, *options = line.split()
     command = [sys.executable, f'flowerdiff_{name}', *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8')
 
 # what a user types, and what the message must say
 WRONG = [
@@ -280,6 +280,19 @@ def test_stop(root):
     assert training.returncode == 128 + signal.SIGTERM
     assert said.strip().splitlines()[-1].startswith('flowerdiff_train: stopped at step')
     assert list((root/'runs/stopped').glob('state-*.safetensors'))
+
+def test_no_code_page_no_git_no_home(root):
+    "What is written and printed is UTF-8, and needs no other program."
+    for i, flower in enumerate(draw_flowers(8, 16)[0]):
+        file = root/f'Blüten/{"花é"[i % 2]}/{i}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        make_grid_image(flower[None]).save(file)
+    env = dict(PATH='/nowhere', HOME='/nowhere', PYTHONIOENCODING='ascii')
+    running = start('train --data Blüten --size 16 --model baseline --batch_size 8 --epochs 1 --out runs/Blüten', **env)
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == 0
+    assert 'Blüten: 8 images at 16 px, 2 classes' in said
+    assert json.loads((root/'runs/Blüten/config.json').read_text('utf-8'))['classes'] == ['é', '花']
 
 def test_resume_with_held_out(root):
     "What is not given is taken from the run that is there."

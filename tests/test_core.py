@@ -1,6 +1,5 @@
 "Guards for flowerdiff.core: what it refuses, and what must not change."
-import math, os
-from types import SimpleNamespace
+import io, math, os, sys
 
 import numpy as np, pytest, torch
 from flowerdiff.core import *
@@ -43,6 +42,69 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert file.read_text() == 'whole'
     assert list(file.parent.iterdir()) == [file]
 
+@pytest.mark.skipif(os.name == 'nt', reason='no fcntl')
+def test_flushes_a_handle_that_can_be_written(tmp_path, monkeypatch):
+    "Windows refuses others."
+    import fcntl
+    flushed = []
+    def fsync(fd): flushed.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE)
+    monkeypatch.setattr(os, 'fsync', fsync)
+    atomic_write(tmp_path/'note', lambda p: p.write_text('whole'))
+    assert flushed in ([os.O_RDWR], [os.O_WRONLY])
+    assert (tmp_path/'note').read_text() == 'whole'
+
+@pytest.mark.parametrize('times', [0, 1, 4, 99])
+def test_a_file_that_another_program_holds(tmp_path, monkeypatch, times):
+    "It is tried again for a second or two, and then told."
+    waited, real, left = [], os.replace, [PermissionError(13, 'Access is denied')]*times
+    def replace(*files):
+        if left: raise left.pop()
+        real(*files)
+    monkeypatch.setattr(os, 'replace', replace)
+    monkeypatch.setattr('flowerdiff.core.time.sleep', waited.append)
+    def write(): write_text(tmp_path/'note', 'whole')
+    if times < 9: write()
+    else: check_refused(write, 'note (Access is denied)')
+    assert 1 < sum(waited) < 2 if times == 99 else len(waited) == times
+    assert [p.name for p in tmp_path.iterdir()] == ['note']*(times < 9)
+
+LETTERS = 'Gänse, 花, \U0001f33c'
+
+@pytest.mark.parametrize('code', ['ascii', 'cp1252', 'utf-8'])
+@pytest.mark.parametrize('name', ['stdout', 'stderr'])
+def test_any_letter_is_printed(monkeypatch, code, name):
+    pipe = io.TextIOWrapper(io.BytesIO(), code)
+    monkeypatch.setattr(sys, name, pipe)
+    warn(LETTERS, getattr(sys, name))
+    # a file name of another system
+    warn('\udcff', pipe)
+    pipe.flush()
+    assert pipe.buffer.getvalue().decode('utf-8').split('\n') == [LETTERS, '\\udcff', '']
+
+def test_a_terminal_keeps_its_letters():
+    class Terminal(io.TextIOWrapper):
+        def isatty(self): return True
+    screen = Terminal(io.BytesIO(), 'cp1252')
+    warn(LETTERS, screen)
+    screen.flush()
+    assert screen.buffer.getvalue().startswith('Gänse, '.encode('cp1252') + b'\\u')
+
+def test_text_is_the_same_everywhere(tmp_path):
+    write_text(tmp_path/'note', f'{LETTERS}\n')
+    assert (tmp_path/'note').read_bytes() == f'{LETTERS}\n'.encode()
+
+@pytest.mark.skipif(os.name == 'nt', reason='no pwd')
+def test_nobody_at_home(monkeypatch):
+    "The user of a container has neither $HOME nor an entry in /etc/passwd."
+    def nobody(uid): raise KeyError(uid)
+    monkeypatch.delenv('FLOWERDIFF_CACHE', raising=False)
+    monkeypatch.delenv('HOME')
+    monkeypatch.setattr('pwd.getpwuid', nobody)
+    assert cache_folder().name == 'flowerdiff'
+    check_writable(cache_folder())
+    monkeypatch.setenv('HOME', '/nowhere')
+    assert str(cache_folder()) == '/nowhere/.cache/flowerdiff'
+
 @pytest.mark.skipif(os.name == 'nt', reason='no permissions of this kind')
 def test_others_may_read_what_is_written(tmp_path):
     def private(path):
@@ -58,20 +120,6 @@ def test_a_file_is_no_folder(tmp_path):
     file.touch()
     with pytest.raises(FlowerDiffError, match='cannot write to the folder'):
         make_folder(file/'x')
-
-def test_the_hub_out_of_reach(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv('FLOWERDIFF_CACHE', str(tmp_path))
-    answers = [SimpleNamespace(sha='abc123'), OSError('no network'), OSError('no network')]
-    def repo_info(*args, **kwargs):
-        answer = answers.pop(0)
-        if isinstance(answer, Exception): raise answer
-        return answer
-    monkeypatch.setattr('huggingface_hub.HfApi.repo_info', repo_info)
-    for _ in range(2):
-        assert hub_commit('me/flowers', 'dataset', 'a folder') == 'abc123'
-    assert 'cannot be reached' in capsys.readouterr().err
-    with pytest.raises(FlowerDiffError, match='or use a folder'):
-        hub_commit('me/other', 'dataset', 'a folder')
 
 def test_devices(monkeypatch):
     device, dtype = pick_device('cpu')

@@ -1,5 +1,5 @@
 "Guards of flowerdiff.data: what is refused and in which words, what is said, the cache, exact streams."
-import itertools, json, operator
+import itertools, json, operator, subprocess, sys
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image as HFImage, IterableDatasetDict, Value
@@ -252,6 +252,19 @@ def test_key_stays():
     assert load('d').key == data.fingerprint(FLOWERS[1:2], None)
     assert load('drawn:3').key == data.fingerprint(FLOWERS[:3], [0, 1, 2])
 
+def test_marks():
+    "An image is marked by its name and class; a new one beside it changes no other."
+    for i in range(4): save(f'd/{"ab"[i % 2]}/{i}.png', i)
+    before = load('d').marks
+    save('d/a/00.png', 9)
+    after = load('d').marks
+    assert len({*after[:,0].tolist()}) == 5
+    assert {*map(tuple, before.tolist())} < {*map(tuple, after.tolist())}
+    assert before[0, 1] == pytest.approx(FLOWERS[0].float().mean().item(), abs=.01)
+    # another class beside them is another set
+    save('d/c/9.png', 9)
+    assert not {*after[:,0].tolist()} & {*load('d').marks[:,0].tolist()}
+
 def test_cache(place, monkeypatch):
     for i in range(4): save(f'd/{"ab"[i % 2]}/{i}.png', i)
     first = load('d', 8)
@@ -346,10 +359,10 @@ def test_split_column():
 
 # ---- the Hub and torchvision, without a network ----
 def test_hub(monkeypatch):
-    "A commit is asked for and loaded; without a network, the one seen last comes from the cache."
+    "A commit is asked for and loaded; without a network, it comes from the Hub's caches, if it is there."
     asked = []
-    def load_dataset(name, revision):
-        asked.append((name, revision))
+    def load_dataset(name, *config, revision):
+        asked.append((name, *config, revision))
         return DatasetDict(train=table(range(3)), validation=table(range(3, 5)))
     monkeypatch.setattr('datasets.load_dataset', load_dataset)
     monkeypatch.setattr('huggingface_hub.HfApi.repo_info', lambda *a, **kw: SimpleNamespace(sha='abc'))
@@ -357,9 +370,67 @@ def test_hub(monkeypatch):
     assert asked == [('me/flowers', 'abc')] and d.splits == dict(train=3, validation=2)
     monkeypatch.setattr('huggingface_hub.HfApi.repo_info', no_network)
     monkeypatch.setattr('datasets.load_dataset', no_network)
+    with pytest.raises(FlowerDiffError, match='the Hugging Face Hub gave no such dataset .no network'): load('me/flowers')
+    monkeypatch.setattr('huggingface_hub.snapshot_download', lambda *a, **kw: 'hub/abc')
     assert load('me/flowers').key == d.key
     with pytest.raises(FlowerDiffError, match='could not be loaded from the Hugging Face Hub .no network'):
         load('me/flowers', 8)
+
+def test_revisions_and_configurations(monkeypatch):
+    "Are asked for as the user wrote them."
+    asked = []
+    def repo_info(api, name, **how):
+        asked.append((name, how['revision'], how['repo_type']))
+        return SimpleNamespace(sha='abc')
+    def load_dataset(*name, revision):
+        asked.append((*name, revision))
+        return DatasetDict(train=table(range(3)))
+    monkeypatch.setattr('huggingface_hub.HfApi.repo_info', repo_info)
+    monkeypatch.setattr('datasets.load_dataset', load_dataset)
+    load('me/flowers@v1.0:photos')
+    assert asked == [('me/flowers', 'v1.0', 'dataset'), ('me/flowers', 'photos', 'abc')]
+    for name in ('me/flowers@refs/pr/1', 'me/flowers@' + 'a'*40, 'me/flowers:x', 'me/flowers@v1:a b'):
+        assert open_source(name).kind == 'hub'
+    for name in ('me/flowers@', 'me@v1/flowers', 'me/flowers@v1 x'):
+        with pytest.raises(FlowerDiffError, match='is no folder, parquet file or Hub data set'): open_source(name)
+
+OFFLINE = '''
+import json, os, shutil, sys
+from pathlib import Path
+os.environ.update(HF_HOME='hf', HF_HUB_OFFLINE='1', FLOWERDIFF_CACHE='cache')
+import datasets
+from flowerdiff.core import FlowerDiffError
+from flowerdiff.data import load_images, stream_images
+def prepare(commit):
+    "Put a data set where `datasets` keeps what it has loaded from the Hub."
+    made = datasets.load_dataset('parquet', data_files='4.parquet', cache_dir='made')
+    arrow, = Path('made').rglob('*.arrow')
+    place = Path(f'hf/datasets/me___prepared/default/0.0.0/{commit}')
+    place.mkdir(parents=True)
+    shutil.copy(arrow, place/'prepared-train.arrow')
+    info = json.loads(arrow.with_name('dataset_info.json').read_text())
+    info |= dict(dataset_name='prepared', builder_name='parquet', config_name='default')
+    (place/'dataset_info.json').write_text(json.dumps(info))
+hub = Path('hf/hub/datasets--me--flowers')
+for commit, n, ref in (('a'*40, 3, 'main'), ('b'*40, 4, 'v1')):
+    folder = hub/f'snapshots/{commit}/data'
+    folder.mkdir(parents=True)
+    (hub/'refs').mkdir(exist_ok=True)
+    (hub/f'refs/{ref}').write_text(commit)
+    shutil.copy(f'{n}.parquet', folder/'train-00000-of-00001.parquet')
+prepare('c'*40)
+for name in ('me/flowers', 'me/flowers@v1', 'me/flowers@' + 'b'*40, 'me/prepared', 'me/none', 'me/flowers@v2'):
+    try: print(len(load_images(name, 16, verbose=False)))
+    except FlowerDiffError: print('none')
+print(len(stream_images('me/flowers@v1', 16, verbose=False)))
+'''
+
+def test_caches_that_were_filled_beforehand(place):
+    "On a node without a network: by `hf download`, and by `datasets`; at any revision."
+    for n in (3, 4): write(table(range(n)), f'{n}.parquet')
+    done = subprocess.run([sys.executable, '-c', OFFLINE], capture_output=True, text=True)
+    assert done.stdout.split() == ['3', '4', '4', '4', 'none', 'none', '4'], done.stderr
+    assert "using 'me/flowers@v1' from its cache" in done.stderr
 
 def test_torchvision(place, monkeypatch):
     class Flowers:

@@ -22,6 +22,19 @@ def test_other_classes_than_the_weights_know(name, n, read, tmp_path):
     expected = f'know 102 classes, and their config names {n}'
     with pytest.raises(FlowerDiffError, match=expected): read(folder)
 
+@pytest.mark.parametrize('name, asked', [
+    ('me/m', ('me/m', None)), ('me/m@v1.0', ('me/m', 'v1.0')), ('me/m@refs/pr/3', ('me/m', 'refs/pr/3')),
+    ('me/m@' + 'a'*40, ('me/m', 'a'*40)), ('me/m@', None), ('me/m@v 1', None), ('m@v1', None)])
+def test_revisions_on_the_hub(name, asked, monkeypatch):
+    "A branch, a tag or a commit; everything else is left to huggingface_hub."
+    def snapshot_download(repo, revision, allow_patterns):
+        assert (repo, revision) == asked
+        return BUNDLED/'baseline'
+    monkeypatch.setattr('huggingface_hub.snapshot_download', snapshot_download)
+    if asked: assert load(name, 'cpu').config.model == 'baseline'
+    else:
+        with pytest.raises(FlowerDiffError, match='unknown model'): load(name)
+
 @pytest.mark.parametrize('read', (load, read_weights))
 def test_weights_cut_short(read, tmp_path):
     folder = tmp_path/'model'

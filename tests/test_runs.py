@@ -3,10 +3,11 @@ import json, math, os, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
+from flowerdiff import __version__
 from flowerdiff.checkpoints import Checkpoint, LogFile, posthoc, read_log, snapshot_files
 from flowerdiff.config import build
 from flowerdiff.core import FlowerDiffError, make_folder
-from flowerdiff.data import load_images, stream_images
+from flowerdiff.data import load_images, mark_images, stream_images
 from flowerdiff.enlarging import measure_detail
 from flowerdiff.images import draw_flowers
 from flowerdiff.models import load
@@ -52,7 +53,8 @@ WRONG = [
     (dict(model='gan'), "unknown model 'gan'"),
     (dict(model=['baseline']), 'unknown model'),
     (dict(size=2), 'size is 2'),
-    (dict(batch_size='8'), "batch_size is '8'"),
+    (dict(batch_size='8.5'), 'batch_size is 8.5'),
+    (dict(batch_size='many'), "batch_size is 'many'"),
     (dict(warmup=0), 'warmup is 0'),
     (dict(seed=-1), 'seed is -1'),
     (dict(ema=2), 'ema is 2'),
@@ -95,7 +97,7 @@ def test_refused(data, tmp_path, settings, message):
 
 def test_refused_folders(data, done, tmp_path):
     (tmp_path/'file').touch()
-    odd, other = [load_images(f'drawn:{n}', s, verbose=False) for n, s in ((8, 20), (25, 16))]
+    odd, other = [load_images(f'drawn:{n}', s, verbose=False) for n, s in ((8, 20), (20, 16))]
     refuses(lambda: go(data, tmp_path/'file/x'), 'cannot write to the folder')
     refuses(lambda: go(data, done), 'already holds a run')
     refuses(lambda: go(data, done, resume=True, seed=1), 'begun with seed 0, not 1')
@@ -111,6 +113,65 @@ def test_refused_images(data, tmp_path):
     refuses(lambda: go(data, tmp_path/'v', held_out=data), 'trained on too')
     same_split = replace(val, key='c')
     refuses(lambda: go(val, tmp_path/'v', held_out=same_split), 'trained on too')
+
+# The call that began a run resumes it
+
+SAME = [
+    dict(lr='1e-3', batch_size='8', warmup=' 7 ', net=dict(widths=('8', 16)), seed='3'),
+    dict(lr=np.float32(1e-3), batch_size=np.int64(8), seed=np.uint8(3), net=dict(widths=np.array([8, 16]))),
+    dict(net=dict(widths=(8, 16)), tracks=(.1,), preset=dict(interval=(0., math.inf), guidance='2')),
+    dict(lr=None, weight=None, net=dict(widths=[8, 16]), preset=None, augment=None),
+    dict(epochs='1', net=dict(widths=torch.tensor([8, 16])), prediction='v', zero_snr=np.bool_(True)),
+    dict(epochs=np.float32(1), minutes=np.int64(9), size=np.int64(16)),
+]
+
+@pytest.mark.parametrize('settings', SAME)
+def test_the_same_call_resumes(data, tmp_path, settings):
+    "Text of numbers, NumPy's numbers, tuples and None mean what the JSON says."
+    for _ in range(2): run = go(data, tmp_path/'r', resume=True, **dict(epochs=1) | settings)
+    stored = json.loads((tmp_path/'r/run.json').read_text())['settings']
+    assert stored == json.loads(json.dumps(vars(run.settings)))
+    assert run.step == 3 and stored['net'] == dict(widths=[8, 16])
+    if 'seed' in settings: assert (stored['seed'], stored['batch_size']) == (3, 8)
+
+def test_a_path_and_a_number_as_init(data, done, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('007').symlink_to(done)
+    for init in (Path('007'), '007'):
+        run = go(data, 'r', resume=True, epochs=1, init=init)
+        assert run.settings.init == '007'
+
+# Images that have changed
+
+def blurred(data, by):
+    "The same files, decoded to other bytes."
+    images = (data.images.int() + by).clamp(0, 255).byte()
+    return replace(data, images=images, key='other', marks=data.marks + torch.tensor([0, by]))
+
+def test_new_images_are_accepted(data, done, tmp_path, capsys):
+    more = load_images('drawn:36', 16, verbose=False)
+    for k, (other, what) in enumerate(((more, 'images were added (12)'), (blurred(data, 1), 'slightly other bytes'))):
+        go(data, tmp_path/f'{k}', epochs=1)
+        def again(**kw): return go(other, tmp_path/f'{k}', epochs=3, resume=True, **kw)
+        refuses(again, f'{what} since')
+        refuses(again, '--accept-new-data')
+        again(accept_new_data=True)
+        assert f'{what} since' in capsys.readouterr().err
+        # from now on they are the images of the run
+        again()
+        assert not capsys.readouterr().err.count(what)
+
+@pytest.mark.parametrize('change', ['names', 'labels', 'pixels', 'fewer', 'no marks'])
+def test_other_images_are_never_accepted(data, done, change):
+    marks = data.marks.clone()
+    if change == 'names': marks[3, 0] += 1
+    if change == 'pixels': marks[3, 1] += 9
+    if change == 'fewer': marks = marks[:-1]
+    if change == 'labels':
+        marks = mark_images(data.images, [*enumerate(data.labels.flip(0).tolist())])
+    if change == 'no marks': marks = marks[:0]
+    other = replace(data, key='other', marks=marks)
+    refuses(lambda: go(other, done, resume=True, accept_new_data=True), 'trained on other images')
 
 # Recipes, settings, configs
 
@@ -251,7 +312,7 @@ def test_folder(data, done):
     meta, state = Checkpoint(done).read()
     assert {*meta} == {'places', 'step', 'seconds', 'budget', 'settings', 'checksum', 'data', 'pictures', 'source',
                        'split', 'held_out', 'best'}
-    assert {*state} == {'net', 'ema', 'opt', 'bad'}
+    assert {*state} == {'net', 'ema', 'opt', 'bad', 'marks'}
 
 def test_all_states_damaged(data, done, tmp_path):
     for i in range(2): (tmp_path/f'state-0000000{i}.safetensors').write_bytes(b'x')
@@ -259,7 +320,8 @@ def test_all_states_damaged(data, done, tmp_path):
 
 def test_notes(done):
     notes = json.loads((done/'run.json').read_text())
-    assert notes['versions']['flowerdiff'] and notes['settings']['lr'] == 1e-3 and notes['processes'] == 1
+    # of the package, not of a repository that it happens to lie in
+    assert notes['versions']['flowerdiff'] == __version__ and notes['settings']['lr'] == 1e-3 and notes['processes'] == 1
 
 # Exact resume
 
@@ -318,6 +380,20 @@ def test_full_disk(data, tmp_path, monkeypatch):
     refuses(lambda: go(data, tmp_path/'f', epochs=3, resume=True), 'No space left')
     assert {f.name: f.read_bytes() for f in tmp_path.glob('f/state*')} == before
     assert not [*tmp_path.rglob('*.part')]
+
+def test_held_states_go_later(data, tmp_path, monkeypatch):
+    "A virus scanner that reads an old state stops no training."
+    held, real = [True], Path.unlink
+    def unlink(path, **kw):
+        if held and path.name.startswith('state-'): raise PermissionError
+        real(path, **kw)
+    monkeypatch.setattr(Path, 'unlink', unlink)
+    run = make(data, tmp_path/'h', kind=Quick)
+    for step in range(9):
+        if step == 8: held.clear()
+        run.train_step()
+        run.save_state()
+    assert [int(f.stem[-8:]) for f in run.states.files()] == [9, 8]
 
 class Exploding(Run):
     "A run whose network goes wrong after 12 steps."

@@ -105,6 +105,23 @@ def test_imports_go_one_way(path):
     later = {module for module, _ in imports(path) if notebook_of(module) >= own}
     assert not later or not own, f'imports {later}: a notebook uses what stands above it'
 
+def opens_text(node):
+    "Does a call open a file, or read or write text?"
+    if not isinstance(node, ast.Call): return False
+    function, call = ast.unparse(node.func), ast.unparse(node)
+    if function in ('Image.open', 'safe_open', 'write_text'): return False
+    binary = re.search(r"'r?b'|'r\+b'", call)
+    name = function.split('.')[-1]
+    return name in ('open', 'read_text', 'write_text') and not binary
+
+@every(package)
+def test_text_is_utf8(path):
+    "On Windows, files that are opened without an encoding have that of the code page."
+    calls = [ast.unparse(node) for node in ast.walk(tree_of(path)) if opens_text(node)]
+    without = [call for call in calls if 'utf-8' not in call]
+    # screen.js and screen.css are ASCII
+    assert not without or path.stem == 'dashboard', without
+
 def test_mathematics_is_light():
     "Who reads or uses the mathematics needs neither Pillow nor datasets."
     code = ', '.join(f'flowerdiff.{m}' for m in MATHEMATICS)
