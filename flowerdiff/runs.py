@@ -171,7 +171,7 @@ def save_state(self:Run,
         self.step, state, seconds=self.seconds, best=self.best, places=places,
         budget=vars(self.budget), settings=asdict(self.settings),
         data=data.key, pictures=len(data), source=data.source, split=data.split,
-        held_out=held_out and held_out.split)
+        held_out=held_out and held_out.split, threads=torch.get_num_threads())
     save(self.ema.net, self.described(), self.folder)
 
 # %% ../nbs/15_runs.ipynb #95e6ef97
@@ -215,6 +215,8 @@ def restore(self:Run,
     self.check_state(meta, marks, accept)
     self.load_state_dict(state)
     for name in ('step', 'seconds', 'best'): setattr(self, name, meta[name])
+    # sums in another order have other last bits
+    torch.set_num_threads(meta.get('threads') or torch.get_num_threads())
     places = meta['places']
     if len(places) == self.world: self.place = places[self.rank]
     elif places[0]: self.place = places[0][0] + 1, None, 0, 0

@@ -204,6 +204,17 @@ def test_both_models_learn_classes(data, model):
     assert config.net['n_classes'] == 12 and config.preset['guidance'] == 2
     assert build(config).n_classes == 12
 
+def test_resumes_with_as_many_threads(data, tmp_path):
+    "The bits of a run do not depend on how many threads are usual when it goes on."
+    usual = torch.get_num_threads()
+    how = dict(model='baseline', batch_size=8, net=dict(widths=(16, 24)), device='cpu')
+    try:
+        for epochs, threads in ((1, 2), (2, 1)):
+            torch.set_num_threads(threads)
+            train(data, tmp_path, epochs=epochs, resume=True, **how)
+            assert torch.get_num_threads() == 2
+    finally: torch.set_num_threads(usual)
+
 STAGE = dict(model='enlarge', batch_size=4, net=dict(widths=(16, 24), n_emb=32), device='cpu')
 
 @pytest.fixture(scope='module')
