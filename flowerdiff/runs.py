@@ -65,8 +65,8 @@ class Interrupts:
 # %% ../nbs/15_runs.ipynb #c6a26b9d
 class Run(Trainer):
     "A training run: a Trainer that keeps time, logs, saves and resumes."
-    # seconds of training; step and loss of the best model; batches of a stream, and where it is in it
-    seconds, best, feed, place = 0., None, None, None
+    # seconds of training, and of the last save; step and loss of the best model; batches of a stream, and where it is
+    seconds, saving, best, feed, place = 0., 0., None, None, None
 
     def __init__(self,
         settings:Settings, # what decides the result
@@ -168,7 +168,7 @@ def save_state(self:Run,
     data, held_out = self.data, self.held_out
     state = self.state_dict() | dict(marks={'': data.marks})
     self.states.save(
-        self.step, state, seconds=self.seconds, best=self.best, places=places,
+        self.step, state, seconds=self.seconds + self.saving, best=self.best, places=places,
         budget=vars(self.budget), settings=asdict(self.settings),
         data=data.key, pictures=len(data), source=data.source, split=data.split,
         held_out=held_out and held_out.split, threads=torch.get_num_threads())
@@ -366,7 +366,8 @@ def fit(self:Run,
             if due or self.step == 1 or self.step % LOG_EVERY == 0: self.log()
             if not due: continue
             self.checkpoint()
-            saved = self.seconds = self.read_clock(began)
+            saved = self.read_clock(began)
+            self.saving, self.seconds = saved - self.seconds, saved
             self.last_log = self.step, time.monotonic()
     for tracker in self.accelerator.trackers: tracker.finish()
     if interrupts.hit:

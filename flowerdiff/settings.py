@@ -189,13 +189,14 @@ class Budget:
         "List the limits there are."
         return [(name, limit) for name, limit in vars(self).items() if limit is not None]
 
-    def __repr__(self): return ' or '.join(f'{limit:g} {name}' for name, limit in self.limits())
+    def __repr__(self):
+        return ' or '.join(f"{limit:g} {name[:-1]}{'s'*(limit != 1)}" for name, limit in self.limits())
 
 # %% ../nbs/13_settings.ipynb #99a10429
 @patch
 def done(self:Budget,
-    run, # anything with seconds, step and epoch_steps
+    run, # anything with seconds, saving (of the last save), step and epoch_steps
 )->float: # 0 to 1
-    "Compute the fraction of the budget that is used up."
-    used = dict(minutes=run.seconds/60, epochs=run.step/run.epoch_steps)
+    "Compute the fraction of the budget that is used up, if all is saved now."
+    used = dict(minutes=(run.seconds + run.saving)/60, epochs=run.step/run.epoch_steps)
     return min(1., max(used[name]/limit for name, limit in self.limits()))

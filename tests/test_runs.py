@@ -2,6 +2,7 @@
 import json, math, os, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from flowerdiff import __version__
 from flowerdiff.checkpoints import Checkpoint, LogFile, posthoc, read_log, snapshot_files
@@ -204,6 +205,12 @@ def test_both_models_learn_classes(data, model):
     assert config.net['n_classes'] == 12 and config.preset['guidance'] == 2
     assert build(config).n_classes == 12
 
+def test_minutes_include_the_last_save(data):
+    "Who gives a minute does not wait longer for what is saved at its end."
+    half = SimpleNamespace(seconds=25., saving=5., step=1, epoch_steps=4)
+    assert Budget(1).done(half) == .5
+    assert Budget(1).done(SimpleNamespace(**vars(half) | dict(saving=35.))) == 1
+
 def test_resumes_with_as_many_threads(data, tmp_path):
     "The bits of a run do not depend on how many threads are usual when it goes on."
     usual = torch.get_num_threads()
@@ -253,7 +260,7 @@ def test_zero_snr_has_a_weight_of_its_own():
     assert Settings('attention', 16, 8).weight == 'min_snr'
 
 def test_budget():
-    assert str(Budget()) == '30 minutes' and str(Budget(1, 3)) == '1 minutes or 3 epochs'
+    assert str(Budget()) == '30 minutes' and str(Budget(1, 3)) == '1 minute or 3 epochs'
 
 # Files
 
