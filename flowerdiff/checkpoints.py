@@ -7,7 +7,7 @@ __all__ = ['KEPT', 'OWN_PART', 'LogFile', 'read_log', 'plot_losses', 'checksum',
            'save_snapshot', 'posthoc', 'lock_folder', 'remove_parts']
 
 # %% ../nbs/14_checkpoints.ipynb #f4dcb8d1
-import contextlib, io, json, re, zlib
+import contextlib, io, itertools, json, re, zlib
 from pathlib import Path
 
 # %% ../nbs/14_checkpoints.ipynb #1d5f9700
@@ -38,17 +38,18 @@ class LogFile:
             raise FlowerDiffError(f"cannot write {self.file} ({e.strerror}): make room, then resume") from None
 
 # %% ../nbs/14_checkpoints.ipynb #a746c38c
+def _parse_line(text):
+    "Read a line of a log; None where it is damaged."
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        line = json.loads(text)
+        return line | dict(step=int(line['step']))
+
 @patch
 def read(self:LogFile)->list: # of dicts
     "Read all lines, up to the first that is damaged."
-    found = []
-    if not self.file.exists(): return found
-    for text in self.file.read_bytes().splitlines():
-        try:
-            line = json.loads(text)
-            found.append(line | dict(step=int(line['step'])))
-        except (ValueError, TypeError, KeyError): break
-    return found
+    if not self.file.exists(): return []
+    lines = map(_parse_line, self.file.read_bytes().splitlines())
+    return list(itertools.takewhile(bool, lines))
 
 # %% ../nbs/14_checkpoints.ipynb #d66efe87
 @patch
@@ -67,12 +68,30 @@ def read_log(
     "Read a log of a run."
     return LogFile(Path(folder)/f'{name}.jsonl').read()
 
+# %% ../nbs/14_checkpoints.ipynb #d6d244aa
+@patch
+def spread(self:LogFile,
+    n:int=1000, # how many lines, about
+)->list: # of dicts
+    "Read some lines from all parts of the file: all of them if they are few."
+    if not self.file.exists() or self.file.stat().st_size < 150*n: return self.read()
+    found = {}
+    with self.file.open('rb') as f:
+        # not quite to the end, where there is no whole line
+        for place in np.linspace(0, f.seek(-300, io.SEEK_END), n, dtype=int):
+            f.seek(place)
+            # a place is in the middle of a line
+            f.readline()
+            line = _parse_line(f.readline())
+            if line: found[line['step']] = line
+    return [*found.values()]
+
 # %% ../nbs/14_checkpoints.ipynb #aed65017
 def plot_losses(
     folder:str, # of a run
 )->Figure: # None without a log
     "Plot the loss over epochs, and the error at each noise level at the last save."
-    log = [line for line in read_log(folder) if line['loss'] is not None]
+    log = [line for line in LogFile(Path(folder)/'log.jsonl').spread() if line['loss'] is not None]
     if not log: return None
     fig = Figure((9, 3.5), layout='constrained')
     left, right = fig.subplots(1, 2)

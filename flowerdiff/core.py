@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_SEED', 'FlowerDiffError', 'check', 'first_line', 'accept_all_letters', 'warn', 'preview', 'counted', 'check_int',
            'check_choice', 'check_known', 'check_number', 'check_seed', 'user_path', 'cache_folder', 'check_writable',
-           'make_folder', 'retry_held', 'atomic_write', 'write_text', 'Device', 'pick_device']
+           'make_folder', 'retry_held', 'atomic_write', 'write_text', 'Device', 'pick_device', 'out_of_memory',
+           'Compiled']
 
 # %% ../nbs/00_core.ipynb #502b1cd4
 import math, os, re, sys, tempfile, time
@@ -263,3 +264,33 @@ def pick_device(
     if kind == 'cuda': fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else: fast = kind == 'cpu' and _cpu_has_bf16()
     return Device(device, torch.bfloat16 if fast else torch.float32)
+
+# %% ../nbs/00_core.ipynb #c5256919
+def out_of_memory(
+    error:Exception, # of PyTorch
+)->bool:
+    "Check whether an error means that the memory of a device has ended."
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)): return True
+    said = r'out of memory|allocate memory|not enough memory|ALLOC_FAILED'
+    return isinstance(error, RuntimeError) and re.search(said, str(error)) is not None
+
+# %% ../nbs/00_core.ipynb #d5e5e447
+class Compiled(torch.nn.Module):
+    "A network that is compiled, where that is possible."
+    def __init__(self,
+        net:torch.nn.Module, # to be called
+    ):
+        super().__init__()
+        self.net, self.call = net, torch.compile(net)
+
+    def forward(self,
+        *args, # of the network
+        **kwargs, # of the network
+    ):
+        "Call the network."
+        try: return self.call(*args, **kwargs)
+        except Exception as e:
+            if self.call is self.net or out_of_memory(e): raise
+            warn(f'torch.compile does not work here ({first_line(e)[:100]}): going on without it')
+        self.call = self.net
+        return self.net(*args, **kwargs)

@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import functional as TF
 from .core import (FlowerDiffError, cache_folder, check, check_choice, first_line, make_folder,
                              pick_device, user_path)
 from .images import to_uint8
+from .guidance import BatchSize, in_batches
 
 # %% ../nbs/16_distances.ipynb #8e7a6f83
 class ExtractorSpec(NamedTuple):
@@ -90,6 +91,7 @@ class Extractor:
             raise FlowerDiffError(f"the extractor {name} cannot be built ({first_line(e)}): pip install 'flowerdiff[eval]'; "
                                   "if weights cannot be downloaded, give the file (weights=, --weights), or use effnet_lite0") from None
         self.net = net.requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.batch = BatchSize(16 if self.device.type == 'cpu' else 256)
 
 # %% ../nbs/16_distances.ipynb #365ff66a
 @patch
@@ -98,7 +100,8 @@ def _features(self:Extractor, images):
     x = to_uint8(images).to(self.device).float()
     x = F.interpolate(x, size=self.spec.size, mode='bicubic', antialias=True)
     x = TF.normalize(x.clamp(0, 255), self.spec.mean, self.spec.std)
-    return self.net(x).double().cpu()
+    # in this order: Apple's GPUs have no float64
+    return self.net(x).cpu().double()
 
 # %% ../nbs/16_distances.ipynb #1d40711c
 @patch
@@ -109,11 +112,11 @@ def __call__(self:Extractor,
     "Compute the features of images."
     # someone may have trained it in between
     self.net.eval()
-    batches = images.split(16 if self.device.type == 'cpu' else 256)
+    batches = images.split(self.batch.n)
     bar = tqdm(batches, 'features', leave=False, disable=len(images) < 500)
     # only TF32 is switched off; None leaves the rest of cuDNN as it is
     with torch.backends.cudnn.flags(None, None, None, None, allow_tf32=False):
-        features = [self._features(x) for x in bar]
+        features = [in_batches(self._features, self.batch)(x) for x in bar]
     return torch.cat(features).numpy()
 
 # %% ../nbs/16_distances.ipynb #1c7ab41c

@@ -18,12 +18,12 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from safetensors.torch import load_file, save_file
-from .core import (FlowerDiffError, atomic_write, check, check_choice, check_int, check_known, check_number,
+from .core import (Compiled, FlowerDiffError, atomic_write, check, check_choice, check_int, check_known, check_number,
                              first_line, make_folder, pick_device, preview, user_path, warn, write_text)
 from .schedule import SPACINGS, Denoiser, add_noise, check_sigmas
 from .sampling import SAMPLERS, Sampler, SeededNoise
 from .enlarging import FACTOR, enlarge_bicubic, in_tiles
-from .guidance import Guidance, autoguidance, cfg, clip_denoised, in_batches
+from .guidance import BatchSize, Guidance, autoguidance, cfg, clip_denoised, in_batches
 from .config import ModelConfig, Preset, build, pick_labels, read_config, size_pair
 
 # %% ../nbs/10_models.ipynb #390672db
@@ -47,7 +47,8 @@ class Model:
         self.schedule = config.sigmas()
         net = net.eval().requires_grad_(False)
         self.net = net.to(self.device, self.dtype, memory_format=torch.channels_last)
-        called = torch.compile(self.net) if compile else self.net
+        called = Compiled(self.net) if compile else self.net
+        self.batch = BatchSize(30 if self.device.type == 'cpu' else 512)
         # networks from elsewhere are denoised as usual
         denoiser = getattr(net, 'denoiser', Denoiser)
         self.denoise = denoiser(called, config.prediction, config.sigma_data)
@@ -287,12 +288,11 @@ def denoiser(self:Model,
 )->Callable: # denoise(x, sigma) -> x0
     "Wrap the network as a plan says."
     check(cond or not self.enlarges, "this model enlarges, and draws nothing: use m.enlarge(images)")
-    size = 30 if self.device.type == 'cpu' else 512
     if label is not None: cond['label'] = label
     f = in_tiles(self.denoise, self.net.reach) if self.enlarges else self.denoise
-    f = in_batches(f, size)
+    f = in_batches(f, self.batch)
     if plan.guide is not None:
-        weak = in_batches(plan.guide.denoise, size)
+        weak = in_batches(plan.guide.denoise, plan.guide.batch)
         if plan.guide.classes: weak = partial(weak, **cond)
         g = autoguidance(partial(f, **cond), weak, plan.guidance)
     elif plan.guidance.weight != 1: g = cfg(f, label, self.net.n_classes, plan.guidance)

@@ -8,7 +8,7 @@ __all__ = ['PACKAGES', 'LOG_EVERY', 'MAX_SKIPPED', 'TAKEN_OVER', 'LABELS', 'Stop
            'train']
 
 # %% ../nbs/15_runs.ipynb #1977e749
-import contextlib, copy, json, math, platform, signal, sys, threading, time
+import contextlib, copy, json, math, os, platform, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
@@ -22,8 +22,8 @@ from accelerate.utils import gather_object
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 from . import __version__
-from .core import (FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
-                             pick_device, retry_held, user_path, warn, write_text)
+from .core import (Compiled, FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
+                             out_of_memory, pick_device, retry_held, user_path, warn, write_text)
 from .images import make_grid_image, to_float
 from .training import Trainer
 from .enlarging import enlarge_bicubic, shrink
@@ -81,13 +81,15 @@ class Run(Trainer):
         self.budget, self.states = budget or Budget(), Checkpoint(folder)
         device = pick_device(device).device
         cpu = device.type == 'cpu'
-        a = self.accelerator = Accelerator(cpu=cpu, log_with=tracker, project_dir=folder)
+        # accelerate chooses once for a whole notebook, and one process does not need its choice
+        alone = os.environ.get('WORLD_SIZE', '1') == '1'
+        a = self.accelerator = Accelerator(cpu=cpu and not alone, log_with=tracker, project_dir=folder)
         self.main, several = a.is_main_process, a.num_processes > 1
         if tracker: a.init_trackers('flowerdiff')
         if several and not cpu: device = a.device
         self.build(data, device)
         if several: self.denoise.net = a.prepare(self.net)
-        if device.type == 'cuda': self.denoise.net = torch.compile(self.denoise.net)
+        if device.type == 'cuda': self.denoise.net = Compiled(self.denoise.net)
 
     def progress(self)->float: # 0 to 1
         "The fraction of the budget that is used up."
@@ -344,7 +346,8 @@ def progress_bar(self:Run):
 def try_step(self:Run):
     "Train for a step, and say what to do if there is not enough memory."
     try: self.train_step()
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as e:
+        if not out_of_memory(e): raise
         raise FlowerDiffError(f"out of memory on {self.device} with batch_size {self.batch}: use a smaller one") from None
 
 # %% ../nbs/15_runs.ipynb #4b2a6d2f

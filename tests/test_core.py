@@ -121,6 +121,47 @@ def test_a_file_is_no_folder(tmp_path):
     with pytest.raises(FlowerDiffError, match='cannot write to the folder'):
         make_folder(file/'x')
 
+ENDED = [
+    torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'), MemoryError(),
+    RuntimeError('MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 1 GB, max allowed: 18 GB).'),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    RuntimeError('[enforce fail] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.'),
+    RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)')]
+
+def test_memory_that_ends_on_every_device():
+    assert all(map(out_of_memory, ENDED))
+    others = RuntimeError('mat1 and mat2 shapes cannot be multiplied'), ValueError('out of memory'), KeyError('memory')
+    assert not any(map(out_of_memory, others))
+
+class Doubled(torch.nn.Linear):
+    def forward(self, x, scale=1): return 2*scale*x
+
+def compile_to(*errors):
+    "What torch.compile would return where compiling fails."
+    left = [*errors]
+    def compile(net):
+        def call(*args, **kwargs):
+            if left: raise left.pop(0)
+            return net(*args, **kwargs)
+        return call
+    return compile
+
+@pytest.mark.parametrize('error', [RuntimeError('Cannot find a working triton installation'), OSError('no g++'), KeyError(1000)])
+def test_no_compiler(error, monkeypatch, capsys):
+    "One line, and the same numbers."
+    monkeypatch.setattr(torch, 'compile', compile_to(error, error, error))
+    net = Compiled(Doubled(1, 1))
+    for _ in range(3): assert net(torch.ones(1), scale=2) == 4
+    assert capsys.readouterr().err.count('torch.compile does not work here') == 1
+    assert next(net.parameters()).dtype == torch.float32
+
+def test_a_compiler_hides_no_error(monkeypatch):
+    "Memory that has ended is told, and so is what the network itself cannot do."
+    monkeypatch.setattr(torch, 'compile', compile_to(*ENDED[2:3]))
+    with pytest.raises(RuntimeError, match='MPS backend'): Compiled(Doubled(1, 1))(torch.ones(1))
+    monkeypatch.setattr(torch, 'compile', compile_to())
+    with pytest.raises(TypeError, match='shift'): Compiled(Doubled(1, 1))(torch.ones(1), shift=2)
+
 def test_devices(monkeypatch):
     device, dtype = pick_device('cpu')
     assert device == torch.device('cpu')

@@ -36,6 +36,30 @@ def surroundings(tmp_path, monkeypatch):
 
 def extractor(): return Extractor('random', device='cpu')
 
+class OnMps(torch.Tensor):
+    "What Apple's GPUs do with float64."
+    def double(self): raise TypeError('Cannot convert a MPS Tensor to float64 dtype')
+    def cpu(self): return self.as_subclass(torch.Tensor)
+
+def test_no_float64_on_a_gpu():
+    extract, images = extractor(), draw_flowers(3, 8)[0]
+    wanted, forward = extract(images), extract.net.forward
+    extract.net.forward = lambda x: forward(x).as_subclass(OnMps)
+    assert (extract(images) == wanted).all()
+
+def test_features_with_little_memory(capsys):
+    "Batches are halved once for all, and the features are the same."
+    extract, images = extractor(), draw_flowers(40, 8)[0]
+    wanted, forward, sizes = extract(images), extract.net.forward, []
+    def limited(x):
+        sizes.append(len(x))
+        if len(x) > 4: raise RuntimeError('MPS backend out of memory (MPS allocated: 9 GB)')
+        return forward(x)
+    extract.net.forward = limited
+    for _ in range(2): assert np.allclose(extract(images), wanted)
+    assert [n for n in sizes if n > 4] == [16, 8] and sum(n for n in sizes if n <= 4) == 80
+    assert capsys.readouterr().err == 'out of memory with 16 images at a time: from now on 4\n'
+
 def drawn(n, seed=0, size=16, **changes):
     images, labels = draw_flowers(n, size, seed)
     data = ImageDataset(images, labels, DRAWN_NAMES, 'drawn', None, {}, fingerprint(images, labels))

@@ -4,6 +4,7 @@ import math
 import pytest, torch
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.guidance import *
+from refused import check_refused
 
 # (options, what the message must name)
 REFUSED = [
@@ -51,3 +52,41 @@ def test_slerp_ends_where_it_should():
     same(slerp(a, b, 0.), a)
     same(slerp(a, b, 1.), b)
     same(slerp(a, a, .3), a)
+
+# ---- memory that ends ----
+def limited(most, sizes, error):
+    "Something like a network, that has memory for `most` images."
+    def denoise(x, sigma, label=None):
+        sizes.append(len(x))
+        if len(x) > most: raise error
+        return x*sigma + label.view(-1, 1)
+    return denoise
+
+ENDED = [
+    torch.OutOfMemoryError('CUDA out of memory'),
+    MemoryError(),
+    RuntimeError('MPS backend out of memory ('),
+]
+
+# memory for how many; how many are tried from then on; how often too many were
+@pytest.mark.parametrize('most, told, times', [(1, 1, 3), (3, 2, 2), (5, 5, 1), (10, None, 0)])
+@pytest.mark.parametrize('error', ENDED)
+def test_batches_are_halved(most, told, times, error, capsys):
+    "The images stay the same, in their order, and one line tells."
+    sizes, batch = [], BatchSize(512)
+    f = in_batches(limited(most, sizes, error), batch)
+    x, label = torch.arange(10.).view(10, 1), torch.arange(10)
+    for _ in range(3): assert torch.equal(f(x, 2., label=label), 3*x)
+    said = capsys.readouterr().err
+    wanted = f'out of memory with 512 images at a time: from now on {told}\n'
+    assert said == (wanted if told else '')
+    # what was too large once is not tried again
+    assert len([n for n in sizes if n > most]) == times
+
+def test_memory_for_no_image():
+    f = in_batches(limited(0, [], MemoryError()), 4)
+    check_refused(lambda: f(torch.ones(9, 1), 1., label=torch.ones(9)), 'out of memory with a single image')
+
+def test_other_errors_are_told():
+    f = in_batches(limited(1, [], RuntimeError('shapes')), 4)
+    with pytest.raises(RuntimeError, match='shapes'): f(torch.ones(9, 1), 1., label=torch.ones(9))

@@ -91,3 +91,27 @@ def test_impossible_configs(tmp_path, changes, message):
     file.write_text(json.dumps(config | changes))
     with pytest.raises(FlowerDiffError) as e: load(folder)
     assert message in str(e.value) and 'config.json' in str(e.value)
+
+def small(sizes, most):
+    "A small model with memory for `most` images at a time; it notes how many it is asked for."
+    torch.manual_seed(0)
+    config = ModelConfig(8, 'v', 'cosine', 'baseline', net=dict(widths=[16, 32], n_classes=2), classes=['a', 'b'])
+    net = build(config)
+    torch.nn.init.normal_(net.out.weight, std=.05)
+    m = Model(net, config, 'cpu', torch.float32)
+    def watch(module, args):
+        sizes.append(len(args[0]))
+        if len(args[0]) > most: raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    net.register_forward_pre_hook(watch)
+    return m
+
+def test_sampling_with_little_memory(capsys):
+    "Batches are halved once for all, and the images are the same."
+    sizes = []
+    how = dict(n=12, steps=3, guidance=2., classes=['a', 'b'])
+    wanted = small([], 99).sample(**how)
+    m = small(sizes, 5)
+    for _ in range(2): assert (m.sample(**how) - wanted).abs().max() < 1e-5
+    # 24 guided images: 12, 6, 3
+    assert sizes[:4] == [24, 12, 6, 3] and max(sizes[4:]) == 3
+    assert capsys.readouterr().err == 'out of memory with 30 images at a time: from now on 3\n'

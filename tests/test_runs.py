@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from flowerdiff import __version__
-from flowerdiff.checkpoints import Checkpoint, LogFile, posthoc, read_log, snapshot_files
+from flowerdiff.checkpoints import Checkpoint, LogFile, plot_losses, posthoc, read_log, snapshot_files
 from flowerdiff.config import build
 from flowerdiff.core import FlowerDiffError, make_folder
 from flowerdiff.data import load_images, mark_images, stream_images
@@ -273,6 +273,20 @@ def test_log_that_was_cut_and_grew(tmp_path):
     assert steps_of(found) == [*range(20)]
     assert [line['loss'] for line in found] == [1]*5 + [2]*15
 
+def test_a_long_log_costs_no_more(tmp_path, monkeypatch):
+    "A thousand lines are read of it, from its beginning to its end."
+    lines = [json.dumps(dict(step=i, epoch=i/64, loss=1/i, seconds=i/3)) + '\n' for i in range(1, 30_001)]
+    (tmp_path/'log.jsonl').write_text(''.join(lines))
+    parsed, real = [], json.loads
+    monkeypatch.setattr('flowerdiff.checkpoints.json.loads', lambda text: parsed.append(text) or real(text))
+    x, y = plot_losses(tmp_path).axes[0].lines[0].get_data()
+    assert 900 < len(parsed) <= 1000 and len(x) > 900
+    assert x[0] < .1 and x[-1] > 468 and (x[1:] > x[:-1]).all()
+    assert y == pytest.approx(1/(64*x))
+    # a line that is cut off does no harm
+    with (tmp_path/'log.jsonl').open('a') as f: f.write('{"step": 4, "lo')
+    assert len(plot_losses(tmp_path).axes[0].lines[0].get_data()[0]) > 900
+
 @pytest.mark.parametrize('tail', [b'{"step": 3', b'\xff\n', b'3\n', b'{}\n', b'{"step": "x"}\n', b'\n'])
 def test_damaged_log(tmp_path, tail):
     file = tmp_path/'log.jsonl'
@@ -423,11 +437,20 @@ def test_lost_its_way(data, tmp_path):
     run = make(data, tmp_path/'x', Budget(epochs=200), Exploding)
     refuses(run.fit, 'not finite')
 
-def test_out_of_memory(data, tmp_path):
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError(), RuntimeError('MPS backend out of memory'), MemoryError()])
+def test_out_of_memory(data, tmp_path, error):
     class Full(Run):
-        def train_step(self): raise torch.OutOfMemoryError
+        def train_step(self): raise error
     run = make(data, tmp_path/'x', kind=Full)
     refuses(run.fit, 'with batch_size 8: use a smaller one')
+
+def test_cpu_after_a_gpu(data, tmp_path, monkeypatch):
+    "accelerate keeps the device that the first run of a notebook had."
+    from accelerate.state import AcceleratorState
+    go(data, tmp_path/'first', epochs=1)
+    monkeypatch.setitem(AcceleratorState._shared_state, 'device', torch.device('cuda'))
+    run = go(data, tmp_path/'second', epochs=1)
+    assert run.device.type == 'cpu' and weights(tmp_path/'first') == weights(tmp_path/'second')
 
 def test_stream(tmp_path, monkeypatch):
     "Interrupted in the middle of an epoch and of a block, it goes on with the very next image."
