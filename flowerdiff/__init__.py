@@ -9,8 +9,8 @@ def __getattr__(name):
     if name not in FRONT_DOORS:
         raise AttributeError(f"module 'flowerdiff' has no attribute '{name}'")
     from importlib import import_module
-    # models can edit images only then
-    import_module('flowerdiff.editing')
+    # these give models their methods to edit images, and to share a model
+    for more in ('editing', 'evaluation'): import_module(f'flowerdiff.{more}')
     return getattr(import_module(f'flowerdiff.{FRONT_DOORS[name]}'), name)
 
 def __dir__(): return [*globals(), *FRONT_DOORS]

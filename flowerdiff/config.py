@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FASTER', 'NETS', 'KINDS', 'FORMAT', 'NEEDED', 'Preset', 'make_preset', 'named_presets', 'size_pair', 'ModelConfig',
-           'read_config', 'build', 'class_number', 'frequent_labels', 'pick_labels']
+           'read_config', 'build', 'frequent_labels', 'pick_labels']
 
 # %% ../nbs/09_config.ipynb #68a70a23
 import difflib, json, math, re, unicodedata
@@ -231,27 +231,6 @@ def build(
         why = first_line(e)
         raise FlowerDiffError(f"net is {config.net}, which builds no {config.model} network ({why})") from None
 
-# %% ../nbs/09_config.ipynb #0c8f6b3b
-def class_number(
-    names:list, # of all classes
-    c, # a name in any case, with spaces, hyphens or underscores, or a number
-)->int: # 0 to len(names)-1
-    "Find the number of a class."
-    # a class may be called 1, and classes may differ in case only
-    if c in names: return names.index(c)
-    if isinstance(c, str) and c.isdecimal(): c = int(c)
-    if not isinstance(c, str):
-        check_int('a class', c, 0, len(names) - 1)
-        return int(c)
-    # the same letter can be stored in two ways
-    def fold(name): return re.sub(r'[\s_-]+', ' ', unicodedata.normalize('NFC', name).lower())
-    numbers = {fold(n): i for i, n in enumerate(names)}
-    if fold(c) in numbers: return numbers[fold(c)]
-    near = difflib.get_close_matches(fold(c), numbers, 3, .5)
-    hint = f"use a name, such as {names[0]}, or a number up to {len(names) - 1}"
-    if near: hint = 'did you mean ' + ', '.join(names[numbers[n]] for n in near)
-    raise FlowerDiffError(f"unknown class '{c}': {hint}")
-
 # %% ../nbs/09_config.ipynb #e3fa1de6
 def frequent_labels(
     counts:list, # how often each class occurs
@@ -280,6 +259,5 @@ def pick_labels(
     one = isinstance(classes, str) or not hasattr(classes, '__len__')
     classes = [classes] if one else list(classes)
     check(classes, "classes is empty: give at least one, or leave it out")
-    def label(c): return len(names) if isinstance(c, str) and c == 'any' not in names else class_number(names, c)
-    labels = torch.tensor([label(c) for c in classes])
+    labels = torch.tensor([class_number(names, c) for c in classes])
     return labels[torch.arange(start, start + n) % len(labels)]

@@ -8,21 +8,23 @@ __all__ = ['CACHE_FORMAT', 'FACTS', 'METRICS', 'BIASED', 'MEMORISED', 'HUB_HEADE
            'table', 'model_card']
 
 # %% ../nbs/17_evaluation.ipynb #c5d6b63b
-import json
+import json, tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 # %% ../nbs/17_evaluation.ipynb #228e0071
 import numpy as np, scipy, torch
+from fastcore.basics import patch
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 from .core import (FlowerDiffError, atomic_write, cache_folder, check, check_choice, check_int, first_line,
-                             pick_device, user_path)
+                             pick_device, user_path, write_text)
 from .config import size_pair
 from .models import Model
 from .data import ImageDataset, fingerprint, list_splits, load_images, read_folder
-from .sources import split_name
+from .sources import explain, split_name
 from .distances import Extractor, frechet, kid, linear_probe, manifold, memorisation
 
 # %% ../nbs/17_evaluation.ipynb #12469c7b
@@ -396,3 +398,20 @@ def model_card(
         presets='\n'.join(presets), training=json.dumps(m.config.training, indent=1))
     if not columns: return card
     return card + JUDGED.format(table=table(columns), **columns[0])
+
+# %% ../nbs/17_evaluation.ipynb #b02423a2
+@patch
+def push_to_hub(self:Model,
+    name:str, # owner/name: a repository on the Hub, made if it is not there
+    columns:list=(), # how it was judged, as in model_card
+    private:bool=False, # nobody else may see it
+)->str: # its address
+    "Upload a model and its card to the Hugging Face Hub."
+    from huggingface_hub import HfApi
+    with explain(f"'{name}' could not be uploaded", 'check the name and the network, and log in with hf auth login'):
+        HfApi().create_repo(name, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, explain(f"'{name}' could not be uploaded", 'try again'):
+        self.save(folder)
+        write_text(Path(folder)/'README.md', model_card(self, name, columns))
+        HfApi().upload_folder(repo_id=name, folder_path=folder)
+    return f'https://huggingface.co/{name}'

@@ -22,13 +22,14 @@ from accelerate.utils import gather_object
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 from . import __version__
-from .core import (Compiled, FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
+from .core import (STAGE, FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
                              out_of_memory, pick_device, retry_held, user_path, warn, write_text)
 from .images import make_grid_image, to_float
+from .baseline_unet import Compiled
 from .training import Trainer
 from .enlarging import enlarge_bicubic, shrink
 from .config import ModelConfig, build
-from .models import STAGE, Model, read_weights, save
+from .models import Model, read_weights, save
 from .data import ImageDataset, ImageStream
 from .settings import Budget, Settings, as_plain, make_config
 from .checkpoints import (Checkpoint, LogFile, lock_folder, remove_parts, save_snapshot,

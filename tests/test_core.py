@@ -3,6 +3,7 @@ import io, math, os, sys
 
 import numpy as np, pytest, torch
 from flowerdiff.core import *
+from flowerdiff.baseline_unet import Compiled
 from refused import check_refused
 
 # (call, what the message must say)

@@ -20,7 +20,7 @@ def test_front_doors():
 def test_loaded_models_edit():
     "Whoever has only met load finds all that models can do."
     printed = python('-c', 'from flowerdiff import load; print(*dir(load()))')
-    assert {'variations', 'interpolate', 'inpaint'} <= {*printed.split()}
+    assert {'variations', 'interpolate', 'inpaint', 'push_to_hub'} <= {*printed.split()}
 
 def test_no_other_names():
     with pytest.raises(ImportError): from flowerdiff import paint

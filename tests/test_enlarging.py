@@ -8,7 +8,8 @@ from flowerdiff.config import ModelConfig, build, size_pair
 from flowerdiff.enlarging import DetailDenoiser, EnlargeUNet, enlarge_bicubic, in_tiles
 from flowerdiff.guidance import Guidance
 from flowerdiff.images import draw_flowers, to_float
-from flowerdiff.models import MAX_PIXELS, Model, bundled, check_pixels, load, save
+from flowerdiff.core import bundled
+from flowerdiff.models import MAX_PIXELS, Model, check_pixels, load, save
 from refused import check_refused
 
 small = to_float(draw_flowers(3, 16)[0])

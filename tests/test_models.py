@@ -3,7 +3,8 @@ import json, shutil
 import pytest, torch
 from flowerdiff.config import ModelConfig, build
 from flowerdiff.core import FlowerDiffError
-from flowerdiff.models import BUNDLED, Model, bundled, load, read_weights
+from flowerdiff.core import BUNDLED, bundled
+from flowerdiff.models import Model, load, read_weights
 from flowerdiff.sampling import SAMPLERS
 
 @pytest.mark.parametrize('read', (load, read_weights))
@@ -115,3 +116,34 @@ def test_sampling_with_little_memory(capsys):
     # 24 guided images: 12, 6, 3
     assert sizes[:4] == [24, 12, 6, 3] and max(sizes[4:]) == 3
     assert capsys.readouterr().err == 'out of memory with 30 images at a time: from now on 3\n'
+
+def test_saved_model_is_the_same(tmp_path):
+    m = load('baseline', 'cpu')
+    m.save(tmp_path)
+    same = load(tmp_path, 'cpu')
+    assert same.config == m.config and torch.equal(same.sample(2, steps=2), m.sample(2, steps=2))
+
+def bars(monkeypatch, **how):
+    "Sample a little, and return how far each bar that was shown has got."
+    shown = []
+    class Bar:
+        def __init__(self, total, desc, disable, **kwargs):
+            self.n, self.total = 0, total
+            if not disable: shown.append(self)
+        def update(self): self.n += 1
+        def __enter__(self): return self
+        def __exit__(self, *args): pass
+    monkeypatch.setattr('flowerdiff.models.tqdm', Bar)
+    load('baseline', 'cpu').sample(2, steps=2, guidance=1, **how)
+    return [(bar.n, bar.total) for bar in shown]
+
+def test_bar_gets_to_its_end(monkeypatch):
+    assert bars(monkeypatch) == [(3, 3)]
+    reports = 3 + 2*len(load('enlarge', 'cpu').plan().sigmas)
+    assert bars(monkeypatch, size=256) == [(reports, reports)]
+
+def test_bar_can_be_turned_off(monkeypatch):
+    assert not bars(monkeypatch, progress=False)
+    # whoever watches has a display of its own
+    assert not bars(monkeypatch, callback=print)
+    assert len(bars(monkeypatch, callback=print, progress=True)) == 1

@@ -5,7 +5,8 @@ import numpy as np, pyarrow as pa, pyarrow.parquet as pq, pytest
 from datasets import ClassLabel, Dataset, Features, Image as HFImage, List, Value
 from PIL import Image
 from flowerdiff.core import FlowerDiffError
-from flowerdiff.config import class_number, pick_labels
+from flowerdiff.config import pick_labels
+from flowerdiff.core import class_number
 from flowerdiff.sources import *
 from refused import check_refused
 
