@@ -46,11 +46,14 @@ def own_environment(home, token):
     return env | dict(JUPYTER_TOKEN=token) | {k: str(home/v) for k, v in folders.items()}
 
 @pytest.fixture
-def lab(tmp_path):
-    "The address of play.ipynb in a JupyterLab of its own."
+def lab(tmp_path, request):
+    "The address of play.ipynb in a JupyterLab of its own; its parameter says how many dashboards are in it."
     work, log, port, token = tmp_path/'work', tmp_path/'lab.log', free_port(), secrets.token_hex(16)
     work.mkdir()
-    shutil.copy(files('flowerdiff')/'notebooks/play.ipynb', work)
+    notebook = json.loads((files('flowerdiff')/'notebooks/play.ipynb').read_text())
+    *before, dashboard = notebook['cells']
+    notebook['cells'] = before + [dashboard | dict(id=f'dashboard{k}') for k in range(getattr(request, 'param', 1))]
+    (work/'play.ipynb').write_text(json.dumps(notebook))
     options = ['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
                f'--ServerApp.root_dir={work}', '--expose-app-in-browser']
     with log.open('w') as out:
@@ -67,36 +70,48 @@ def lab(tmp_path):
         server.wait()
 
 @pytest.fixture
-def page():
-    "A page of a headless Chromium: the system's, or else Playwright's own."
+def browser():
+    "A headless Chromium: the system's, or else Playwright's own."
     from playwright.sync_api import sync_playwright
     path = shutil.which('chromium') or shutil.which('chromium-browser')
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu'])
-        context = browser.new_context(viewport=dict(width=1120, height=1100), accept_downloads=True,
-                                      permissions=['clipboard-read', 'clipboard-write'])
-        page = context.new_page()
-        page.on('dialog', lambda dialog: dialog.accept())
-        try: yield page
+        try: yield browser
         finally: browser.close()
 
-# A number for what an <img> shows, or null while it changes
-PIXELS = """async i => { try { await i.decode() } catch { return null }
-    const c = document.createElement('canvas'), w = i.naturalWidth, h = i.naturalHeight
-    c.width = w; c.height = h
-    const x = c.getContext('2d')
-    x.drawImage(i, 0, 0)
-    return x.getImageData(0, 0, w, h).data.reduce((a, v) => (a*31 + v) >>> 0, 7) + ':' + w + 'x' + h }"""
+def new_page(browser, **how):
+    context = browser.new_context(accept_downloads=True, permissions=['clipboard-read', 'clipboard-write'], **how)
+    page = context.new_page()
+    page.on('dialog', lambda dialog: dialog.accept())
+    return page
 
-COUNT_IMAGES = """e => { window.images = new Set()
-    const look = () => window.images.add(e.querySelector('.flowerdiff-screen img').src)
-    new MutationObserver(look).observe(e, {subtree: true, attributes: true, attributeFilter: ['src']}) }"""
+@pytest.fixture
+def page(browser):
+    "That of a laptop."
+    return new_page(browser, viewport=dict(width=1366, height=1100))
 
-# For each image that the grid shows: its width in pixels, and where it is on the page; the first may still be hidden
+@pytest.fixture
+def phone(browser):
+    return new_page(browser, viewport=dict(width=390, height=844), has_touch=True, is_mobile=True)
+
+# A number for what the images show, or null while there are none
+PIXELS = """e => { let sum = 7
+    const all = [...e.querySelectorAll('canvas')]
+    for (const c of all) sum = c.getContext('2d').getImageData(0, 0, c.width, c.height).data.reduce((a, v) => (a*31 + v) >>> 0, sum)
+    return all.length ? `${sum}:${all.length}` : null }"""
+
+# Seconds from a press of Generate to the bar that shows how far it is
+LIFE = """e => new Promise(done => {
+    const began = performance.now(), bar = e.querySelector('.widget-hprogress'), generate = e.querySelector('.fa-play').closest('button')
+    const look = () => bar.offsetWidth ? done((performance.now() - began)/1000) : requestAnimationFrame(look)
+    generate.click()
+    look() })"""
+
+# For each new size of the first image: pixels in it, and where it is on the page
 PLACES = """e => { window.places = []
-    const img = e.querySelector('.flowerdiff-screen img')
-    img.addEventListener('load', () => { const r = img.getBoundingClientRect()
-        if (r.width) window.places.push([img.naturalWidth, r.left, r.width, r.height]) }) }"""
+    const canvas = e.querySelector('canvas')
+    new MutationObserver(() => { const r = canvas.getBoundingClientRect()
+        window.places.push([canvas.width, r.left, r.width, r.height]) }).observe(canvas, {attributes: true}) }"""
 
 # A kernel that never comes must not keep the test for ever: `evaluate` has no time limit of its own
 KERNEL_IS_THERE = """() => Promise.race([
@@ -121,10 +136,25 @@ class Dashboard:
     def says(self, text, seconds=60):
         self.on.locator('.widget-html', has_text=text).first.wait_for(timeout=1000*seconds)
 
-    def pixels(self): return self.on.locator('.flowerdiff-screen img').first.evaluate(PIXELS)
+    @property
+    def grid(self): return self.on.locator('.flowerdiff-screen').first
+
+    @property
+    def large(self): return self.on.locator('.flowerdiff-screen.draw canvas')
+
+    def pixels(self): return self.grid.evaluate(PIXELS)
+
+    def captions(self): return [text for text in self.on.locator('.flowerdiff-caption').all_inner_texts() if text]
+
+    def labels(self): return [grid.locator('.row > span').all_inner_texts() for grid in self.on.locator('.by-time').all()]
 
     def ready(self, seconds=0):
         self.on.locator('button:enabled', has_text='Generate').wait_for(timeout=1000*seconds)
+
+    def opened(self):
+        "Wait until the first images are there."
+        self.on.locator('.flowerdiff-caption', has_text='images').first.wait_for(timeout=90000)
+        self.ready(60)
 
     def write(self, name, text):
         self.field(name).fill(str(text))
@@ -135,10 +165,11 @@ class Dashboard:
         self.button(name).click()
         self.on.locator('button:enabled', has_text='Stop').wait_for(timeout=10000)
 
-    def end(self, seconds=180, text='images in'):
+    def end(self, seconds=240, text='images'):
         "What is shown when the run has ended well."
         self.ready(seconds)
-        self.says(text, 5)
+        self.says('Done', 5)
+        self.on.locator('.flowerdiff-caption', has_text=text).first.wait_for(timeout=5000)
         time.sleep(.3)
         return self.changes(None)
 
@@ -156,11 +187,27 @@ class Dashboard:
             time.sleep(.05)
         return now
 
-    def pick(self, i, cols=12, rows=5):
-        "Click on image `i`."
-        at = self.on.locator('.flowerdiff-screen').first.bounding_box()
-        x, y = (i % cols + .5)/cols, (i//cols + .5)/rows
-        self.page.mouse.click(at['x'] + x*at['width'], at['y'] + y*at['height'])
+    def pick(self, i, k=0):
+        "Click on image `i` of run `k`."
+        self.on.locator('.flowerdiff-screen').nth(k).locator('figure').nth(i).click()
+
+    def stop(self):
+        "Stop, and return the share done: the same in the line of text and in the caption."
+        self.button('Stop').click()
+        self.says('Stopped at', 10)
+        self.ready(10)
+        share = re.search(r'Stopped at (\d+)%', self.on.inner_text())[1]
+        assert self.captions()[0].endswith(f'stopped at {share}%'), self.captions()
+        return int(share)
+
+    def upload(self, file):
+        with self.page.expect_file_chooser() as chooser: self.on.locator('.widget-upload').click()
+        chooser.value.set_files(file)
+
+    def fits(self):
+        "Nothing is wider than the window."
+        wide = self.page.evaluate('document.documentElement.scrollWidth') > self.page.viewport_size['width']
+        return not wide and self.on.evaluate('e => e.scrollWidth <= e.clientWidth')
 
     def shot(self, name):
         "A screenshot, if they are wanted."
@@ -188,7 +235,7 @@ def dashboard(lab, page):
     page.keyboard.press('Control+b')
     run_all(page)
     d = Dashboard(page)
-    try: d.ready(60)
+    try: d.opened()
     except Exception:
         texts = page.locator('.jp-OutputArea-output').all_inner_texts()
         pytest.fail(f"no dashboard on the page, but: {'; '.join(texts)}")
@@ -203,37 +250,59 @@ def download(d, name, tmp_path):
     d.ready(10)
     return path
 
+def first_screen(d, height):
+    "On opening there are images, and what to do; the rest is folded away."
+    assert d.captions()[0].startswith('12 images · with attention · any flower · seed 0 · dpmpp_2m, 7 steps · guidance 4 · ')
+    first = d.grid.locator('figure').first.bounding_box()
+    assert first['y'] + first['height'] < height and first['width'] > 40
+    for name in ('Steps', 'Guidance', 'Images'): assert not d.field(name).is_visible(), f'{name} is not folded away'
+    for name in ('Flower', 'Seed'): assert d.field(name).is_visible()
+    d.says('Click an image to see it large', 1)
+    assert d.fits()
+
+def unfold(d):
+    d.on.get_by_text('Advanced').click()
+    d.field('Steps').wait_for(timeout=5000)
+    d.says('How many it takes: 1 to 1,000', 1)
+
 def generate(d):
-    "Noise at once, which then changes until there is a result."
-    d.on.evaluate(COUNT_IMAGES)
-    began = time.monotonic()
-    d.press()
-    d.on.locator('.flowerdiff-screen img').first.wait_for(timeout=20000)
-    noise, first = d.changes(None), time.monotonic() - began
+    "A sign of life and noise at once, which then changes until there is a result."
+    before, began = d.pixels(), time.monotonic()
+    life = d.on.evaluate(LIFE)
+    noise = d.changes(before)
+    first = time.monotonic() - began
     result, whole = d.end(), time.monotonic() - began
-    shown = d.page.evaluate('window.images.size')
-    print(f'noise {first:.2f} s after the click, result after {whole:.1f} s; {shown} images shown')
-    assert noise != result and shown >= 2
+    print(f'a sign of life after {life:.2f} s, noise after {first:.2f} s, result after {whole:.1f} s')
+    assert noise != result and life < 2
+    assert d.captions()[0].startswith('60 images · with attention · any flower · seed 0')
     return result
 
 def click_and_copy(d):
-    "A click: the image with its code, which goes to the clipboard."
+    "A click: the image large and smooth, with its actions below it, and its code, which goes to the clipboard."
     d.pick(13)
     d.says('Image 13 of seed 0')
+    at = d.large.bounding_box()
+    assert at['width'] > 250 and d.button('Variations').bounding_box()['y'] > at['y'] + at['height']
+    rendering = 'c => getComputedStyle(c).imageRendering'
+    assert d.large.evaluate(rendering) == 'auto'
+    d.field('Pixels').check()
+    d.on.locator('.flowerdiff-screen.draw.pixels').wait_for(timeout=5000)
+    assert d.large.evaluate(rendering) == 'pixelated'
+    d.field('Pixels').uncheck()
     d.button('Copy code').click()
     time.sleep(.5)
     code = d.page.evaluate('navigator.clipboard.readText()')
     assert "load('attention')" in code and 'start=13' in code
 
 def draw_rectangle(d):
-    at = d.on.locator('.flowerdiff-draw .flowerdiff-screen').bounding_box()
-    mouse = d.page.mouse
+    "And the number of images that are inpainted."
+    at, mouse = d.large.bounding_box(), d.page.mouse
     mouse.move(at['x'] + 60, at['y'] + 60)
     mouse.down()
     mouse.move(at['x'] + 180, at['y'] + 200)
     mouse.up()
     drawn = d.on.locator('i.rectangle').bounding_box()
-    assert abs(drawn['x'] - at['x'] - 60) < 4 and abs(drawn['y'] - at['y'] - 60) < 4, 'drawn where the mouse was not'
+    assert abs(drawn['x'] - at['x'] - 60) < 6 and abs(drawn['y'] - at['y'] - 60) < 6, 'drawn where the mouse was not'
     d.shot('picture')
 
 def save_files(d, tmp_path):
@@ -245,15 +314,19 @@ def save_files(d, tmp_path):
     assert json.loads(settings.read_text())[0]['n'] == 60
 
 def use_the_keyboard(d):
-    "The notebook does not take the arrows for itself."
-    d.on.locator('.flowerdiff-screen').first.focus()
+    "The notebook does not take the arrows for itself. Back brings the images, and the controls."
+    d.grid.focus()
+    # from image 13, one to the right and one down
+    cols = d.grid.evaluate("e => { const all = [...e.querySelectorAll('figure')]; "
+                           "return all.filter(f => f.offsetTop == all[0].offsetTop).length }")
     for key in ('ArrowRight', 'ArrowDown', 'Enter'): d.page.keyboard.press(key)
-    d.says('Image 26 of seed 0')
+    d.says(f'Image {13 + 1 + cols} of seed 0')
     d.press('Interpolate')
-    d.end(text='12 images in')
+    d.end(text='12 images · interpolate')
+    d.write('Steps', 3)
     d.button('Back').click()
-    assert d.changes(None) is not None
-    d.says('60 images in', 5)
+    d.on.locator('.flowerdiff-caption', has_text='60 images').wait_for(timeout=5000)
+    assert d.field('Steps').input_value() == '7'
 
 def look_at_the_run(d, result):
     "The other view and the slider, without sampling again."
@@ -261,6 +334,8 @@ def look_at_the_run(d, result):
     rows = d.changes(result)
     d.button('denoised estimate').click()
     assert d.changes(rows) != result
+    labels = d.labels()[0]
+    assert labels[0] == 'sigma 40: pure noise' and labels[-1] == 'sigma 0: image' and len(labels) == 8
     d.shot('rows')
     d.button('noisy').click()
     d.button('images').click()
@@ -272,52 +347,75 @@ def look_at_the_run(d, result):
     earlier = d.changes(result)
     for _ in range(4): d.page.keyboard.press('ArrowRight')
     assert d.changes(earlier) is not None
-    d.says('result', 5)
+    d.says('sigma 0: image', 5)
 
 def use_the_other_network(d, result):
-    "The same seed gives the same pixels."
+    "The same seed gives the same pixels. Compare takes what is shown, whatever the controls say by now."
     d.on.locator('.widget-toggle-button:has(.fa-unlock)').first.click()
+    d.write('Images', 6)
     d.button('plain').click()
     d.press()
-    plain = d.end()
-    assert plain != result
+    # another network while one is at work
+    d.button('with attention').click()
+    plain = d.end(text='6 images · plain · any flower · seed 0')
+    d.button('plain').click()
     d.press()
-    assert d.end() == plain
+    assert d.end() == plain != result
     assert d.on.get_by_role('combobox', name='Flower').is_enabled()
+    d.write('Flower', 'rose')
     d.press('Compare')
-    assert d.end(text='plain: 60 images in') not in (plain, result)
+    d.end()
+    plain, attention = d.captions()
+    assert '6 images · plain · any flower · seed 0' in plain and '6 images · with attention · any flower · seed 0' in attention
+    d.button('rows by time step').click()
+    d.on.locator('.by-time').nth(1).wait_for(timeout=5000)
+    time.sleep(1)
+    a, b = d.labels()
+    assert a == b and a[0] == 'sigma 80: pure noise' and a[-1] == 'sigma 0: image'
+    widths = {round(box['width']) for box in [c.bounding_box() for c in d.on.locator('.by-time canvas').all()]}
+    assert len(widths) == 1, f'columns of the widths {widths}'
     d.shot('compare')
-    # an image of the second network
-    d.pick(63, rows=10)
+    d.button('images').click()
+    d.pick(3, k=1)
     d.says('Image 3 of seed 0')
-    d.says('plain: ', 5)
+    d.says('with attention: ', 5)
+    d.write('Flower', '')
 
 def type_nonsense(d):
-    "What is wrong is said."
-    d.write('Seed', -1)
-    d.refuses('seed = -1: give a whole number')
-    d.write('Seed', 0)
-    d.write('Steps', 10000)
-    d.refuses('steps = 10000')
+    "Fields know their limits, and what is wrong is said."
+    for name, typed, taken in (('Images', 0, '1'), ('Images', 100000, '1000'), ('Steps', 10000, '1000'), ('Seed', -1, '0')):
+        d.write(name, typed)
+        assert d.field(name).input_value() == taken
+    d.field('Seed').press_sequentially('abc')
+    d.field('Seed').press('Tab')
+    assert d.field('Seed').input_value() == '0'
+    d.write('Images', 60)
+    d.write('Flower', 'Sunn flour')
+    d.refuses('did you mean sunflower')
+    d.write('Flower', '')
 
 def stop(d):
-    "Stop, and go on."
+    "Stop, in the unit of the bar, on what the images would have become; and go on. The sheet is that of all classes."
+    d.write('Flower', 'one of each')
     d.write('Steps', 1000)
     d.press()
-    d.says('% done')
+    d.says('%')
     began = time.monotonic()
-    d.button('Stop').click()
-    d.ready(10)
+    share = d.stop()
     stopped = time.monotonic() - began
-    print(f'stopped {stopped:.1f} s after the click')
+    print(f'stopped {stopped:.1f} s after the click, at {share}%')
     assert stopped < 2
-    d.says('Stopped', 5)
+    assert d.captions()[0].startswith('102 images · plain · one of each')
+    assert d.grid.locator('figcaption').all_inner_texts()[:2] == ['pink primrose', 'hard-leaved pocket orchid']
+    d.says('denoised estimate', 1)
+    d.write('Flower', '')
+    d.write('Images', 12)
     d.write('Steps', 2)
     d.press()
     return d.end()
 
 def come_back(page, lab, shown):
-    "Reload the page: it is all still there."
+    "Reload the page: it is all still there. Reload it in the middle of a run, and it goes on."
     page.keyboard.press('Control+s')
     time.sleep(1)
     open_notebook(page, lab)
@@ -325,12 +423,38 @@ def come_back(page, lab, shown):
     d.ready(30)
     assert d.changes(None) == shown
     assert d.field('Steps').input_value() == '2'
+    d.write('Steps', 1000)
     d.press()
-    assert d.end() == shown
+    d.says('%')
+    page.goto('about:blank')
+    open_notebook(page, lab)
+    d = Dashboard(page)
+    d.says('%')
+    d.stop()
+    d.button('Back').click()
+    assert d.changes(None) == shown
     return d
 
-def test_lab(dashboard, page, lab, tmp_path):
+def use_a_photo(d, photo):
+    "It is selected, as any other image."
+    d.upload(photo)
+    d.on.locator('.flowerdiff-caption', has_text='A photo').wait_for(timeout=10000)
+    d.says('Your photo', 10)
+    d.ready(10)
+    assert d.large.evaluate('c => [...c.getContext("2d").getImageData(32, 32, 1, 1).data]') == [200, 30, 60, 255]
+
+@pytest.fixture
+def photo(tmp_path):
+    "Not of the size of the images."
+    from PIL import Image
+    Image.new('RGB', (300, 200), (200, 30, 60)).save(tmp_path/'photo.png')
+    return tmp_path/'photo.png'
+
+def test_lab(dashboard, page, lab, photo, tmp_path):
     d = dashboard
+    first_screen(d, 768)
+    d.shot('first')
+    unfold(d)
     result = generate(d)
     click_and_copy(d)
     draw_rectangle(d)
@@ -339,39 +463,45 @@ def test_lab(dashboard, page, lab, tmp_path):
     look_at_the_run(d, result)
     use_the_other_network(d, result)
     type_nonsense(d)
+    use_a_photo(d, photo)
+    draw_rectangle(d)
+    d.press('Inpaint')
+    d.says('%')
+    d.stop()
     two = stop(d)
     assert two != result
     d = come_back(page, lab, two)
     # a narrow window
-    page.keyboard.press('Control+b')
     page.set_viewport_size(dict(width=520, height=900))
     time.sleep(1)
-    whole = d.on.evaluate('e => e.scrollWidth <= e.clientWidth')
-    assert whole, 'something is cut off in a narrow window'
-    d.shot('narrow')
+    assert d.fits(), 'something is cut off in a narrow window'
 
+@pytest.mark.parametrize('lab', [2], indirect=True)
 def test_enlarging(dashboard, page, tmp_path):
-    "Each small image is replaced by its large one, in its place, and a click shows it whole."
+    "Each small image is replaced by its large one, in its place, and a click shows it whole. Another dashboard is at work."
     from PIL import Image
-    d = dashboard
-    d.write('Images', 4)
+    d, other = dashboard, Dashboard(page)
+    other.on = page.locator('.flowerdiff').first
+    for one in (d, other):
+        unfold(one)
+        one.write('Images', 4)
+    other.button('plain').click()
     d.button('256').click()
     d.on.evaluate(PLACES)
     d.press()
+    other.press()
+    assert other.end(text='4 images · plain') is not None
     d.says('of 4')
     partly = d.pixels()
-    assert d.end() != partly
+    assert d.end(text='4 images · with attention') != partly
     widths, *places = zip(*page.evaluate('window.places'))
-    # those enlarged came one after the other
-    assert [*widths] == sorted(widths) and {*widths} == {4*66 + 2, 4*(4*66 + 2)} and widths.count(widths[-1]) >= 2
-    assert [len({*numbers}) for numbers in places] == [1, 1, 1], f'the grid has moved: {places}'
-    d.pick(2, 4, 1)
+    assert {*widths} == {256} and [len({*numbers}) for numbers in places] == [1, 1, 1], f'the grid has moved: {places}'
+    d.pick(2)
     d.says('Image 2 of seed 0')
-    image = d.on.locator('.flowerdiff-draw img')
-    assert image.evaluate('i => [i.naturalWidth, i.width]') == [256, 256]
+    assert d.large.evaluate('c => c.width') == 256
     assert Image.open(download(d, 'Save PNG', tmp_path)).size == (256, 256)
     im = Image.open(download(d, 'PNG', tmp_path))
-    assert im.size == (4*(4*66 + 2), 4*68) and json.loads(im.text['flowerdiff'])[0]['size'] == 256
+    assert im.size == (4*258 + 2, 260) and json.loads(im.text['flowerdiff'])[0]['size'] == 256
 
 def command(name, folder):
     "A command of the package, as pip would write it."
@@ -418,24 +548,42 @@ def app(tmp_path):
         if server.poll() is None: os.killpg(server.pid, 15)
         server.wait(15)
 
-def test_app(app, page, tmp_path):
+def test_app(app, phone, photo, tmp_path):
+    "On a telephone."
     from PIL import Image
     assert '127.0.0.1' in app or 'localhost' in app
-    page.goto(app.split('?')[0])
-    assert not page.locator('.flowerdiff').count(), 'a page without the token'
-    page.goto(app, timeout=60000)
-    d = Dashboard(page)
-    d.ready(60)
-    assert not page.locator('.jp-InputArea-editor').count()
-    d.press()
-    result = d.end()
+    phone.goto(app.split('?')[0])
+    assert not phone.locator('.flowerdiff').count(), 'a page without the token'
+    phone.goto(app, timeout=60000)
+    d = Dashboard(phone)
+    d.opened()
+    assert not phone.locator('.jp-InputArea-editor').count()
+    assert 'Jupyter' not in phone.inner_text('body') and 'Run All' not in phone.inner_text('body')
+    first_screen(d, 844)
+    d.shot('phone')
+    first = d.changes(None)
     d.pick(7)
     d.says('Image 7 of seed 0')
-    d.shot('app')
-    assert Image.open(download(d, 'PNG', tmp_path)).size == (12*66 + 2, 5*66 + 2)
+    time.sleep(1)
+    large = d.large.bounding_box()
+    assert large['width'] > 250 and large['y'] >= 0 and large['y'] + large['height'] <= 844, 'the image is out of sight'
+    assert Image.open(download(d, 'PNG', tmp_path)).size == (12*66 + 2, 66 + 2)
+    use_a_photo(d, photo)
+    d.press('Variations')
+    d.end(text='12 images · variations')
+    use_a_photo(d, photo)
+    d.press('Interpolate')
+    d.end(text='12 images · interpolate')
     d.button('plain').click()
-    d.press()
-    assert d.end() != result
+    d.press('Compare')
+    d.end(text='12 images · interpolate · plain')
+    d.button('rows by time step').click()
+    d.on.locator('.by-time').nth(1).wait_for(timeout=5000)
+    time.sleep(1)
+    a, b = d.labels()
+    assert a == b and a[0] == 'sigma 40: pure noise' and a[-1] == 'sigma 0: image'
+    assert d.fits() and d.on.locator('.by-time').first.bounding_box()['width'] > 300
+    assert first != d.pixels()
 
 if __name__ == '__main__':
     images = Path(__file__).parents[1]/'nbs/images'

@@ -1,17 +1,17 @@
 """Guards for flowerdiff.jobs: settings, frames, and jobs that are watched, stopped and broken."""
-import gc, json, math, time
+import base64, gc, json, math, time
 from copy import copy
 from dataclasses import replace
 import psutil, pytest, torch
 from PIL import Image
 from flowerdiff.config import ModelConfig, build
 from flowerdiff.core import FlowerDiffError
-from flowerdiff.images import draw_flowers, make_grid_image, read_image, to_float
+from flowerdiff.images import draw_flowers, to_float, to_uint8
 from flowerdiff.jobs import (
-    DENOISED, FRAME_MEMORY, NOISY, WALK, Frames, Job, JobStopped, SampleJob, SampleSettings, draw_by_time, draw_grid,
-    dump_settings, load_once, make_animation, read_settings, to_png, with_progress)
+    DENOISED, FRAME_MEMORY, NOISY, WALK, Frames, Job, JobStopped, SampleJob, SampleSettings, dump_settings, load_once,
+    read_settings, to_png, with_progress)
 from flowerdiff.models import Model, save
-from flowerdiff.sampling import Trajectory
+from flowerdiff.sampling import Step, Trajectory
 from flowerdiff.schedule import ideal_denoiser
 
 def ideal_model(n=100, size=32, **config):
@@ -37,9 +37,11 @@ def guided(): return with_classes()
 plain = SampleSettings('drawn', 20, seed=3, sampler='ddim', steps=6)
 variations = replace(plain, n=8, kind='variations', source=plain.one(5), sigma=.8, seed=1)
 inpaint = replace(plain, n=8, kind='inpaint', source=plain.one(5), box=(4, 8, 20, 30), sampler='repaint', steps=3)
-walk = replace(plain, n=WALK, kind='interpolate', ends=(2, 7))
+walk = replace(plain, n=WALK, kind='interpolate', ends=(plain.one(2), plain.one(7)))
+photo = SampleSettings('drawn', 1, kind='photo', photo=base64.b64encode(to_png(Image.new('RGB', (90, 60), 'red'))).decode())
+found_noise = replace(walk, ends=(photo, variations.one(3)), steps=None, sigmas=(10., 5., 2., 1., .5, .1, 0.))
 chain = replace(inpaint, source=variations.one(3))
-kinds = pytest.mark.parametrize('s', (plain, variations, inpaint, walk, chain), ids=lambda s: s.kind)
+kinds = pytest.mark.parametrize('s', (plain, variations, inpaint, walk, chain, found_noise), ids=lambda s: s.kind)
 
 def run_code(code, **known):
     "Run Python, and return its x."
@@ -70,6 +72,8 @@ INVALID = (
     (dict(kind='variations'), 'kind = variations: give source and sigma too'),
     (dict(kind='interpolate'), 'kind = interpolate: give ends too'),
     (dict(kind='interpolate', ends=[1]), 'ends ='),
+    (dict(kind='photo'), 'kind = photo: give photo too'),
+    (dict(sigmas=[3, 'x']), 'sigmas ='),
     (dict(kind='inpaint', box=[5, 5, 5, 9]), 'box = [5, 5, 5, 9]: give left, top, right and bottom'),
 )
 
@@ -77,23 +81,24 @@ INVALID = (
 def test_invalid_settings(change, message):
     with pytest.raises(FlowerDiffError) as e: replace(plain, **change)
     assert f'invalid setting: {message}' in str(e.value)
-    data = plain.to_json() | change
+    data = plain.changed() | change
     with pytest.raises(FlowerDiffError) as e: read_settings(json.dumps([data]).encode())
     assert 'invalid setting: ' in str(e.value)
 
-NO_SETTINGS = b'', b'\xff', b'[]', b'{}', b'[1]', b'{"model": "attention"}', b'[[]]', b'\x89PNG', to_png(Image.new('RGB', (9, 9)))
-
-@pytest.mark.parametrize('data', NO_SETTINGS)
+@pytest.mark.parametrize('data', (b'{}', b'[1]', b'{"model": "attention"}', b'[[]]'))
 def test_files_without_settings(data):
     with pytest.raises(FlowerDiffError, match='no settings of the dashboard'): read_settings(data)
+
+@pytest.mark.parametrize('data', (b'', b'\xff', b'[', b'\x89PNG', to_png(Image.new('RGB', (9, 9)))))
+def test_other_files_hold_no_settings(data): assert read_settings(data) == []
 
 def test_unknown_setting():
     data = json.dumps(dict(model='attention', n=1, rescale=.5)).encode()
     with pytest.raises(FlowerDiffError, match="no 'rescale'"): read_settings(data)
 
 def test_unknown_setting_of_a_source():
-    data = variations.to_json()
-    data['source']['zoom'] = 2
+    data = variations.changed()
+    data['source'] = data['source'].changed() | dict(zoom=2)
     with pytest.raises(FlowerDiffError, match="no 'zoom'"): read_settings(json.dumps(data).encode())
 
 @kinds
@@ -107,15 +112,30 @@ def test_infinity_survives_a_file():
     assert "interval=(0.3, float('inf'))" in s.code()
 
 @kinds
-def test_code_makes_the_same(s, ideal):
+def test_code_makes_the_same(s, ideal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'photo.png').write_bytes(base64.b64decode(photo.photo))
     assert torch.equal(run_code(s.code(named=False), m=ideal), s.make(ideal))
+
+def test_a_walk_ends_at_images_that_were_not_made_from_noise(ideal):
+    ends = variations.one(3), plain.one(2)
+    sigmas = ideal.plan(sampler='ddim', steps=30, spacing='log_snr').sigmas
+    x = replace(walk, ends=ends, steps=None, sigmas=sigmas).make(ideal)
+    for end, found in zip(ends, x[[0, -1]]): assert (found - end.make(ideal)[0]).abs().mean() < .05
+
+def test_a_photo_is_there_at_once(ideal):
+    job = SampleJob(photo, ideal)
+    job.run()
+    assert job.error == '' and job.total == 0 and job.frames.done == len(job.frames.images) == 1
+    assert job.images[0, 0].min() == 1 and job.images[0, 1:].max() == -1 and 'photo' in str(job)
 
 @kinds
 def test_one_image(s, ideal):
     torch.testing.assert_close(s.one(5).make(ideal), s.make(ideal)[5:6], atol=1e-4, rtol=0)
 
 def test_one_image_of_a_walk_keeps_its_class(guided):
-    s = SampleSettings('two', WALK, classes=('rose',)*6 + ('daisy',)*6, kind='interpolate', ends=(0, 1), steps=3)
+    ends = tuple(SampleSettings('two', 1, start=i) for i in (0, 1))
+    s = SampleSettings('two', WALK, classes=('rose',)*6 + ('daisy',)*6, kind='interpolate', ends=ends, steps=3)
     torch.testing.assert_close(s.one(7).make(guided), s.make(guided)[7:8], atol=1e-4, rtol=0)
 
 @kinds
@@ -132,10 +152,10 @@ def test_progress_and_first_frame_of_a_preset():
     m = with_classes(presets=SPACED)
     job = SampleJob(SampleSettings('two', 4, preset='fast'), m)
     first = job.frames.images[0, NOISY].clone()
-    assert job.frames.labels[0] == 'sigma 30' and job.frames.done == 1
+    assert job.frames.labels[0] == 'sigma 30: pure noise' and job.frames.done == 1
     job.run()
     assert job.evaluations == job.total == 4*(3 + 1)
-    assert job.frames.labels == ['sigma 30', 'sigma 5', 'sigma 0.5', 'result']
+    assert job.frames.labels == ['sigma 30: pure noise', 'sigma 5', 'sigma 0.5', 'sigma 0: image']
     assert torch.equal(job.frames.images[0, NOISY], first)
     assert torch.equal(job.images, m.sample(4, preset='fast'))
 
@@ -145,8 +165,9 @@ def test_progress_and_first_frame_of_a_preset():
 def test_frames_are_those_of_a_trajectory(ideal, what):
     frames, trajectory = Frames(12, ideal.shape, 8), Trajectory(5, denoised=what == DENOISED)
     for callback in (frames.add, trajectory): ideal.sample(12, steps=8, callback=callback)
-    image = draw_by_time([frames], 5, what)[0]
-    assert image == make_grid_image(trajectory.images, 12, trajectory.labels)
+    x, labels = frames.by_time(5, what=what)
+    assert torch.equal(x, to_uint8(trajectory.images))
+    assert labels[0] == 'sigma 80: pure noise' and labels[-1] == 'sigma 0: image'
 
 @pytest.mark.parametrize('n, size, steps, count', ((60, 64, 1000, 41), (1000, 64, 1000, 2), (60, 64, 7, 8), (1, 8, 1, 2)))
 def test_frames_stay_within_their_memory(n, size, steps, count):
@@ -155,36 +176,26 @@ def test_frames_stay_within_their_memory(n, size, steps, count):
     assert frames.planned[0] == 0 and frames.planned[-1] == steps
     assert count == 2 or frames.images.numel() <= FRAME_MEMORY
 
-@pytest.mark.parametrize('n, cols, each', ((5, 5, 5), (12, 12, 12), (20, 12, 24)))
-def test_places_in_a_grid(ideal, n, cols, each):
-    frames = Frames(n, ideal.shape, 3)
-    x = ideal.sample(n, steps=3, callback=frames.add)
-    image, cells = draw_grid([frames, frames], 3)
-    assert cells == [2*each, cols, 0, 2, each]
-    size = ideal.shape[1] + 2
-    for place, i in ((0, 0), (each + n - 1, n - 1)):
-        left, top = 2 + size*(place % cols), 2 + size*(place//cols)
-        part = image.crop((left, top, left + size - 2, top + size - 2))
-        assert part == make_grid_image(x[i:i + 1])
-
 def test_rows_still_to_come_are_white(ideal):
     frames = Frames(4, ideal.shape, 8)
     def stop(step):
         frames.add(step)
         if step.i == 2: raise JobStopped
     with pytest.raises(JobStopped): ideal.sample(4, steps=8, callback=stop)
-    image, cells = draw_by_time([frames], 3)
-    assert cells[:2] == [12, 4] and cells[3:] == [1, 4]
-    rows = read_image(image).float()
-    assert rows[:, :34, -100:].std() > 30 and rows[:, -64:].min() == 255
+    x, labels = frames.by_time(3)
+    first, middle, last = x.float().split(4)
+    assert first.std() > 30 and middle.min() == last.min() == 255 and labels[1:] == [' ', ' ']
 
-@pytest.mark.parametrize('kind', ('gif', 'webp', 'mp4'))
-def test_animations(ideal, kind):
-    frames = Frames(4, ideal.shape, 3)
-    ideal.sample(4, steps=3, callback=frames.add)
-    calls = []
-    data = make_animation([frames], DENOISED, kind, lambda: calls.append(1))
-    assert len(calls) == 4 and len(data) > 500
+def test_the_newest_step_is_kept(ideal):
+    "Until one that is planned takes its place; a run that was stopped ends on its estimate."
+    frames, seen = Frames(60, (3, 64, 64), 1000), []
+    def step(i): return Step(i, 1000, 1., torch.full((60, 3, 64, 64), i/1000), torch.full((60, 3, 64, 64), -i/1000))
+    for i in (0, 24, 25, 30): frames.add(step(i))
+    assert frames.done == 3 and frames.planned[:3] == [0, 25, 50]
+    assert torch.equal(frames.at(2), to_uint8(step(30).x/2**.5))
+    frames.stopped = True
+    assert torch.equal(frames.at(99), to_uint8(step(30).x0)) and frames.label(2) == 'sigma 1, denoised estimate'
+    assert torch.equal(frames.at(1), to_uint8(step(25).x/2**.5))
 
 # Progress
 
@@ -290,5 +301,5 @@ def test_models_are_read_again_when_they_change(tmp_path):
     assert load_once(str(tmp_path)) is not first
 
 def test_models_that_cannot_be_loaded():
-    for name, message in (('', 'which network'), ('/nowhere', 'unknown model')):
+    for name, message in (('', 'which network'), ('/no/such/folder', 'unknown model')):
         with pytest.raises(FlowerDiffError, match=message): load_once(name)
