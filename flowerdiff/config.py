@@ -7,7 +7,7 @@ __all__ = ['FASTER', 'NETS', 'KINDS', 'FORMAT', 'NEEDED', 'Preset', 'make_preset
            'read_config', 'build', 'frequent_labels', 'pick_labels']
 
 # %% ../nbs/09_config.ipynb #68a70a23
-import difflib, json, math, re, unicodedata
+import json, math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 

@@ -7,7 +7,7 @@ __all__ = ['CACHE_FORMAT', 'ImageDataset', 'fingerprint', 'mark_images', 'decode
            'list_splits', 'without_split', 'ImageStream', 'stream_images']
 
 # %% ../nbs/12_data.ipynb #984e0ed2
-import copy, hashlib, itertools, json, os, re, sys
+import copy, hashlib, itertools, json, sys
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
