@@ -102,6 +102,8 @@ NETWORK = dict(
     network=partial(control, widgets.ToggleButtons, 'Network', 'Which network makes the images'),
     custom=partial(text_field, 'Custom model', 'Folder of a training run, or owner/name on the Hub; press Enter', '340px',
                    placeholder='runs/mine', continuous_update=False))
+
+# %% ../nbs/19_controls.ipynb #79abf302
 IMAGES = dict(
     flower=partial(control, widgets.Combobox, 'Flower', 'Type to search; empty: any flower', '230px', placeholder='any',
                    continuous_update=False),
@@ -182,14 +184,19 @@ def next_seed(self:SettingsPanel)->int:
     if not self.lock.value and self.seed.value == self.used_seed: self.roll()
     return self.seed.value
 
+# %% ../nbs/19_controls.ipynb #77313bcc
 @patch
 def explained(self:SettingsPanel,
     names, # of controls
 )->widgets.VBox:
     "Put controls below each other, each with its tooltip in plain sight."
-    controls = [getattr(self, name) for name in names]
-    return widgets.VBox([line(c, widgets.HTML(f'<small>{c.tooltip}</small>')) for c in controls])
+    lines = []
+    for name in names:
+        c = getattr(self, name)
+        lines.append(line(c, widgets.HTML(f'<small>{c.tooltip}</small>')))
+    return widgets.VBox(lines)
 
+# %% ../nbs/19_controls.ipynb #505879ea
 @patch
 def connect(self:SettingsPanel):
     "Connect the controls with what they change."
@@ -295,8 +302,11 @@ def settings(self:SettingsPanel,
     if not model.classes: changed.pop('guidance', None)
     elif interval and self.guidance.value != 1:
         changed['interval'] = tuple(as_number(s) for s in interval.split('to'))
-    n, flower = self.n.value, model.classes and self.flower.value.strip() or None
-    if flower == ONE_OF_EACH: n, flower = len(model.classes), tuple(model.classes)
+    n, flower = self.n.value, None
+    if model.classes: flower = self.flower.value.strip() or None
+    if flower == ONE_OF_EACH:
+        flower = tuple(model.classes)
+        n = len(flower)
     size = enlarged_size(model) if self.size.value else None
     return SampleSettings(name, n, flower, seed, size=size, preset=self.preset.value, **changed)
 
@@ -311,6 +321,7 @@ def choose_network(self:SettingsPanel,
     self.network.value = name if listed else ''
     self.loader.thread.join()
 
+# %% ../nbs/19_controls.ipynb #d3be235d
 @patch
 def show_settings(self:SettingsPanel,
     s:SampleSettings, # to show
@@ -325,8 +336,11 @@ def show_settings(self:SettingsPanel,
     self.use_preset()
     each = ONE_OF_EACH if s.classes == tuple(self.model.classes) else ''
     flower = s.classes if isinstance(s.classes, str) else each
-    self.fill(dict(n=self.n.value if each else n, size=large, flower=flower, seed=s.seed, sampler=plan.sampler, guidance=plan.guidance.weight))
-    self.steps.value = plan.steps
+    if not each: self.n.value = n
+    self.fill(dict(
+        size=large, flower=flower, seed=s.seed,
+        # a sampler brings its steps
+        sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance.weight))
     if s.interval: self.interval.value = range_text(s.interval)
 
 # %% ../nbs/19_controls.ipynb #6c21bdec

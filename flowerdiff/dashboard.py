@@ -22,7 +22,7 @@ from .images import make_grid_image, read_image
 from .models import Model
 from .jobs import (ONE_OF_EACH, WALK, Job, SampleJob, SampleSettings, dump_settings, load_once, read_settings,
                              to_png)
-from .controls import (SettingsPanel, TrainingPanel, add_controls, colored, control, enlarged_size, line,
+from .controls import (RED, SettingsPanel, TrainingPanel, add_controls, colored, control, enlarged_size, line,
                                  make_buttons, observe, set_visible)
 from .screen import ImageGrid, JobView, make_animation
 
@@ -67,14 +67,13 @@ class Dashboard(widgets.VBox):
         self.given = {label: m for label, m in models.items() if isinstance(m, Model)}
         self.labels = {label if label in self.given else name: label for label, name in models.items()}
         self.job, self.before, self.next_look = Job(), [], 0.
-        # the last thing said about loading
-        self.said = ''
         super().__init__([self.make_page(n)])
         self.add_class('flowerdiff')
         self.draw()
         self.say('Loading the network ...')
         self.settings.load_network()
 
+# %% ../nbs/20_dashboard.ipynb #d2581e29
 @patch
 def get_model(self:Dashboard,
     name:str, # what load takes, or the label of a Model
@@ -136,17 +135,19 @@ def say(self:Dashboard,
     "Show a line of text next to the buttons."
     self.status.value = colored(text, error)
 
+# %% ../nbs/20_dashboard.ipynb #b5313e87
 @patch
 def loaded(self:Dashboard,
     job:Job, # that has loaded a network
 ):
     "Say whether a network is ready; the first makes a few images at once."
-    before, self.said = self.said, colored(job.error, error=True)
-    # what something else has said since stays
-    if job.error or self.status.value == before: self.status.value = job.error and self.said
+    if job.error: self.say(job.error, error=True)
+    # takes back that another could not be loaded
+    elif RED in self.status.value: self.say('')
     def first():
         s = self.settings.settings(self.settings.seed.value)
-        return [self.new_job(replace(s, n=min(s.n, FIRST)))]
+        few = replace(s, n=min(s.n, FIRST))
+        return [self.new_job(few)]
     if not (job.error or self.view.jobs): self.start(first)
 
 # %% ../nbs/20_dashboard.ipynb #d6647718
@@ -159,10 +160,12 @@ def draw(self:Dashboard):
         set_visible(self.hint, self.view.jobs and not picked)
         set_visible(self.bar, running)
         if picked: self.describe(*picked[-1])
-        for name, b in self.buttons.items(): b.disabled = running == (name != 'stop')
+        for name, b in self.buttons.items():
+            b.disabled = running == (name != 'stop')
         if not HAS_MP4: self.buttons['mp4'].disabled = True
         self.upload.disabled = running
 
+# %% ../nbs/20_dashboard.ipynb #eb89e84d
 @patch
 def show_picked(self:Dashboard):
     "Show the image selected, without a rectangle, and bring it into sight."
@@ -218,9 +221,7 @@ def follow(self:Dashboard,
     began, jobs = time.monotonic(), self.view.jobs
     if began < self.next_look: return
     self.bar.value = sum(j.progress for j in jobs)/len(jobs)
-    n, large = sum(j.settings.n for j in jobs), sum(len(j.frames.large) for j in jobs)
-    enlarged = f', enlarged {large} of {n}' if large else ''
-    self.say(f'{self.bar.value:.0%}{enlarged}')
+    self.say(f'{self.bar.value:.0%}')
     self.view.show(jobs)
     self.draw()
     # at most a fifth of the time for drawing
@@ -275,20 +276,23 @@ def like(self:Dashboard,
     s, plan, m = job.settings, job.plan, self.get_model(name)
     if name == s.model: return self.new_job(s)
     weight, interval = plan.guidance.weight, plan.guidance.interval
-    how = dict(model=name, sampler=plan.sampler, guidance=weight, interval=None if weight == 1 else interval)
+    how = dict(model=name, sampler=plan.sampler, sigmas=plan.sigmas, steps=None)
+    # variations begin at a noise level of their own
+    if s.sigma is not None: how |= dict(sigmas=None, steps=plan.steps)
+    how |= dict(guidance=weight, interval=None if weight == 1 else interval)
     if not m.classes: how |= dict(classes=None, guidance=None, interval=None)
     if s.size: how['size'] = enlarged_size(m)
-    # variations begin at a noise level of their own
-    levels = dict(sigmas=plan.sigmas, steps=None) if s.sigma is None else dict(steps=plan.steps)
-    return self.new_job(replace(s, **how, **levels))
+    return self.new_job(replace(s, **how))
 
+# %% ../nbs/20_dashboard.ipynb #eceb9c90
 @patch
 def compare(self:Dashboard):
     "Make what is shown by all networks."
     shown = self.view.jobs[:1]
     def make():
         check(shown and shown[0].total, 'generate images first')
-        return [self.like(shown[0], name) for name in dict.fromkeys([shown[0].settings.model, *self.labels])]
+        names = dict.fromkeys([shown[0].settings.model, *self.labels])
+        return [self.like(shown[0], name) for name in names]
     self.start(make)
 
 # %% ../nbs/20_dashboard.ipynb #9e684b36
@@ -302,9 +306,9 @@ def describe(self:Dashboard,
     large = job.frames.large
     x = large[i] if i < len(large) else job.frames.small(newest)[[i]]
     self.large.show(x, 1, scale=x.shape[-1]//job.model.shape[-1])
+    what = f'Image {one.start} of seed {one.seed}' if job.total else 'Your photo'
     about = f', {job.label}: {job.flowers[i] or "any flower"}, {job.frames.label(newest)}'
-    made = f'<b>Image {one.start} of seed {one.seed}</b>{escape(about)}'
-    self.about.value = made if job.total else '<b>Your photo</b>'
+    self.about.value = f'<b>{what}</b>' + escape(about*(job.total > 0))
     self.text = one.code(named=one.model not in self.given)
     self.code.value = f'<pre>{escape(self.text)}</pre>'
 
@@ -343,6 +347,7 @@ def source(self:Dashboard,
     if flower and not job.total and asked not in ('', ONE_OF_EACH): flower = asked
     return replace(job.settings.one(i), size=None, classes=flower)
 
+# %% ../nbs/20_dashboard.ipynb #f201e847
 @patch
 def edit(self:Dashboard,
     kind:str, # of job
@@ -353,9 +358,11 @@ def edit(self:Dashboard,
     name = panel.name if source.kind == 'photo' else source.model
     def make():
         s = panel.settings(panel.next_seed(), name)
-        return [self.new_job(replace(s, kind=kind, n=TRIES, classes=source.classes, source=source, **how))]
+        s = replace(s, kind=kind, n=TRIES, classes=source.classes, source=source, **how)
+        return [self.new_job(s)]
     self.start(make)
 
+# %% ../nbs/20_dashboard.ipynb #579baed3
 @patch
 def variations(self:Dashboard):
     "Add noise to the image, and remove it again."
@@ -390,17 +397,20 @@ def walk(self:Dashboard,
     **how, # other settings
 )->SampleSettings:
     "Describe a walk from one image to another."
-    models = {end.model for end in (a, b) if end.kind != 'photo'} or {self.settings.name}
-    check(len(models) == 1, 'select two images of the same network')
-    name, m = *models, self.get_model(*models)
-    half = WALK//2
-    classes = a.classes if a.classes == b.classes else (a.classes,)*half + (b.classes,)*half
-    s = replace(b, model=name, kind='interpolate', n=WALK, start=0, ends=(a, b), classes=classes, **how)
+    models = {end.model for end in (a, b) if end.kind != 'photo'}
+    check(len(models) < 2, 'select two images of the same network')
+    name = next(iter(models), self.settings.name)
+    half, classes = WALK//2, a.classes
+    if b.classes != classes: classes = (a.classes,)*half + (b.classes,)*half
+    how |= dict(model=name, kind='interpolate', n=WALK, ends=(a, b), classes=classes)
+    s = replace(b, start=0, **how)
     if not s.inverts: return s
+    m = self.get_model(name)
     plan = m.plan(sampler='ddim', steps=INVERSION, spacing='log_snr', guidance=1)
-    guidance = 1 if m.classes else None
-    return SampleSettings(name, WALK, classes, b.seed, sampler='ddim', sigmas=plan.sigmas, guidance=guidance, kind=s.kind, ends=s.ends, **how)
+    if m.classes: how['guidance'] = 1
+    return SampleSettings(seed=b.seed, sampler='ddim', sigmas=plan.sigmas, **how)
 
+# %% ../nbs/20_dashboard.ipynb #6685760a
 @patch
 def interpolate(self:Dashboard):
     "Walk from one image to another."
@@ -408,7 +418,8 @@ def interpolate(self:Dashboard):
     def make():
         check(len(picked) == 2, 'select two images, one after the other')
         a, b = [self.source(*pick) for pick in picked]
-        return [self.new_job(self.walk(a, b, size=picked[-1][0].settings.size))]
+        size = picked[-1][0].settings.size
+        return [self.new_job(self.walk(a, b, size=size))]
     self.start(make)
 
 # %% ../nbs/20_dashboard.ipynb #af25a966
@@ -424,7 +435,9 @@ def save(self:Dashboard,
         settings = [job.settings for job in jobs]
         if kind == 'png': data = to_png(self.view.picture(), settings)
         elif kind == 'json': data = dump_settings(settings).encode()
-        else: data = make_animation([job.frames for job in jobs], self.view.what.value, kind, self.job.check_stop)
+        else:
+            runs = [job.frames for job in jobs]
+            data = make_animation(runs, self.view.what.value, kind, self.job.check_stop)
         self.large.download(name, data)
         self.say(f'{name} is in your downloads.')
     self.run(work)
@@ -441,6 +454,7 @@ def read_photo(self:Dashboard,
     png = to_png(make_grid_image(x[None]))
     return SampleSettings(name, 1, kind='photo', photo=base64.b64encode(png).decode())
 
+# %% ../nbs/20_dashboard.ipynb #4dcc0a62
 @patch
 def open_file(self:Dashboard):
     "Make the images of a file again, with the controls as they were; or select a photo."
@@ -448,7 +462,8 @@ def open_file(self:Dashboard):
     data = bytes(self.upload.value[0]['content'])
     self.upload.value = ()
     def make():
-        jobs = [self.new_job(s) for s in read_settings(data) or [self.read_photo(data)]]
+        found = read_settings(data) or [self.read_photo(data)]
+        jobs = [self.new_job(s) for s in found]
         self.settings.show_settings(jobs[0].settings)
         return jobs
     self.start(make)

@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['is_text', 'is_count', 'is_positive', 'ALLOWED', 'WALK', 'JOB_KINDS', 'is_one', 'SETTING_DEFAULTS', 'ONE_OF_EACH',
-           'PLANNED', 'CALLS', 'NO_SETTINGS', 'MAX_FRAMES', 'FRAME_MEMORY', 'NOISY', 'DENOISED', 'PURE', 'COLS',
-           'BATCH', 'LOADING', 'between', 'tuple_of', 'check_settings', 'SampleSettings', 'dump_settings', 'to_png',
-           'read_settings', 'evenly', 'Frames', 'with_progress', 'JobStopped', 'Job', 'error_line', 'SampleJob',
-           'load_version', 'load_once']
+           'PLANNED', 'CALLS', 'NO_SETTINGS', 'BATCH', 'LOADING', 'between', 'tuple_of', 'check_settings',
+           'SampleSettings', 'dump_settings', 'to_png', 'read_settings', 'with_progress', 'JobStopped', 'Job',
+           'error_line', 'SampleJob', 'load_version', 'load_once']
 
 # %% ../nbs/18_jobs.ipynb #ce8144d3
 import atexit, base64, io, json, math, time
-from bisect import bisect_left
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, fields, replace
@@ -29,6 +27,7 @@ from .enlarging import FACTOR
 from .guidance import in_batches, slerp
 from .config import size_pair
 from .models import Model, SamplePlan, load
+from .frames import NOISY, Frames
 from . import editing
 
 # %% ../nbs/18_jobs.ipynb #be9cc08b
@@ -182,8 +181,9 @@ def walk_noise(self:SampleSettings,
     m:Model, # that makes the images
 )->torch.Tensor: # (n, C, H, W)
     "Draw the noise of a walk."
-    def invert(end): return m.invert(end.make(m), len(self.sigmas) - 1, end.classes)
-    def noise(end): return invert(end) if self.inverts else m.noise(1, end.seed, end.start)
+    def noise(end):
+        if not self.inverts: return m.noise(1, end.seed, end.start)
+        return m.invert(end.make(m), len(self.sigmas) - 1, end.classes)
     a, b = map(noise, self.ends)
     t = torch.linspace(0, 1, WALK)[self.start:self.start + self.n]
     return torch.cat([slerp(a, b, place) for place in t])
@@ -238,6 +238,7 @@ def calls_before(self:SampleSettings)->list: # of lines
         calls.append(f'{name} = {noise}')
     return calls
 
+# %% ../nbs/18_jobs.ipynb #25d5cc3f
 @patch
 def calls(self:SampleSettings)->str: # lines
     "Write the calls that make the images, with all that comes before."
@@ -290,6 +291,7 @@ def from_json(cls:SampleSettings,
     # JSON has lists only
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
+# %% ../nbs/18_jobs.ipynb #2e197805
 def read_settings(
     data:bytes, # of a .json file, or of a .png the dashboard has written
 )->list: # of SampleSettings; empty: this is another file
@@ -312,98 +314,6 @@ def read_photo(self:SampleSettings,
     "Read the photo of settings."
     data = base64.b64decode(self.photo)
     return to_float(read_image(data, m.config.size, channels=m.shape[0]))[None]
-
-# %% ../nbs/18_jobs.ipynb #c2122b29
-def evenly(
-    count:int, # how many
-    last:int, # the last of them
-)->list: # of whole numbers
-    "Spread whole numbers evenly, from 0 to the last."
-    return [round(j*last/max(1, count - 1)) for j in range(count)]
-
-# %% ../nbs/18_jobs.ipynb #c5a1f499
-# frames to keep at most, and bytes that they may take
-MAX_FRAMES, FRAME_MEMORY = 41, 2**26
-# what to see of a frame
-NOISY, DENOISED = 0, 1
-# noise level from which nobody sees what is below
-PURE = 10
-
-class Frames:
-    "Moments of a run, evenly spaced over its steps, within a fixed amount of memory."
-    def __init__(self,
-        n:int, # images
-        shape:tuple, # (C, H, W) of an image
-        steps:int, # of the run; 0: there is only a result
-    ):
-        fitting = FRAME_MEMORY//(2*n*math.prod(shape))
-        count = min(MAX_FRAMES, steps + 1, max(2, fitting))
-        # the steps to keep, their noise levels as text, and how many are there
-        self.planned = evenly(count, steps)
-        self.labels, self.done = [' ']*count, 0
-        # noisy images and denoised estimates; white while they are still to come
-        self.images = torch.full((count, 2, n, *shape), 255, dtype=torch.uint8)
-        # the results enlarged so far, each (1, C, 4H, 4W); the run has ended before its last step
-        self.large, self.stopped = [], False
-
-# %% ../nbs/18_jobs.ipynb #58da1f1c
-@patch
-def add(self:Frames,
-    step:Step, # from a sampler
-):
-    "Keep a step, until a later one takes its place."
-    j = bisect_left(self.planned, step.i)
-    # noise is shown at unit size
-    scale = math.hypot(1, step.sigma)
-    self.images[j, NOISY] = to_uint8(step.x/scale)
-    self.images[j, DENOISED] = to_uint8(step.x0)
-    if step.sigma == 0: what = ': image'
-    else: what = ': pure noise' if step.i == 0 and step.sigma > PURE else ''
-    self.labels[j] = f'sigma {step.sigma:.3g}{what}'
-    self.done = j + 1
-
-# %% ../nbs/18_jobs.ipynb #b48a3ffc
-@patch
-def small(self:Frames,
-    j:int, # which moment; the last if there are not so many
-    what:int=NOISY, # or DENOISED
-)->torch.Tensor: # uint8 (n, C, H, W)
-    "Find all images at one moment, as they were drawn."
-    last = max(self.done - 1, 0)
-    return self.images[min(j, last), DENOISED if self.stopped and j >= last else what]
-
-@patch
-def at(self:Frames,
-    j:int, # which moment; the last if there are not so many
-    what:int=NOISY, # or DENOISED
-)->torch.Tensor: # uint8 (n, C, H, W), or (n, C, 4H, 4W)
-    "Find all images at one moment, large where they have been enlarged."
-    x = self.small(j, what)
-    if not self.large or j < self.done - 1: return x
-    x = x.repeat_interleave(FACTOR, 2).repeat_interleave(FACTOR, 3)
-    x[:len(self.large)] = torch.cat(self.large)
-    return x
-
-@patch
-def label(self:Frames,
-    j:int, # which moment
-)->str:
-    "Say what can be seen at one moment."
-    return self.labels[j] + ', denoised estimate'*(self.stopped and j >= self.done - 1)
-
-# %% ../nbs/18_jobs.ipynb #d0b71fca
-# images in a row
-COLS = 12
-
-@patch
-def by_time(self:Frames,
-    rows:int, # moments to show, at least 2; at most those that are planned
-    each:int=COLS, # images to show
-    what:int=NOISY, # or DENOISED
-)->tuple: # uint8 (rows*each, C, H, W), and a label for each row
-    "Find the first images by time, from noise to result."
-    moments = evenly(min(rows, len(self.planned)), len(self.planned) - 1)
-    return self.images[moments, what, :each].flatten(0, 1), [self.labels[j] for j in moments]
 
 # %% ../nbs/18_jobs.ipynb #28a0c637
 # images at a time on a CPU: about 0.2 s
@@ -466,6 +376,7 @@ def start(self:Job):
     self.thread.start()
     return self
 
+# %% ../nbs/18_jobs.ipynb #338f6e07
 @patch
 def stop(self:Job):
     "Ask the job to end."
@@ -546,8 +457,10 @@ def draw(self:SampleJob):
     model = self.followed(self.model)
     self.images = self.settings.make(model, self.frames.add)
     steps = self.frames.planned[-1]
-    self.frames.add(Step(steps, steps, 0., self.images, self.images))
+    result = Step(steps, steps, 0., self.images, self.images)
+    self.frames.add(result)
 
+# %% ../nbs/18_jobs.ipynb #e8304618
 @patch
 def enlarge(self:SampleJob):
     "Enlarge the images one after the other, if that is asked for."
@@ -571,6 +484,7 @@ def progress(self:SampleJob)->float: # 0 to 1
     "Tell how much of the work is done."
     return self.evaluations/max(1, self.total)
 
+# %% ../nbs/18_jobs.ipynb #a5f0d859
 @patch(as_prop=True)
 def flower(self:SampleJob)->str:
     "Name the class, or classes, that were asked for."
@@ -578,14 +492,17 @@ def flower(self:SampleJob)->str:
     names = dict.fromkeys(self.flowers)
     return ', '.join(names) if len(names) < len(self.model.classes) else ONE_OF_EACH
 
+# %% ../nbs/18_jobs.ipynb #54c7c758
 @patch
 def __str__(self:SampleJob):
     s, plan = self.settings, self.plan
     if s.kind == 'photo': return 'A photo, cut to the size of the images'
-    images = f"{s.n} image{'s'[:s.n - 1]}" + f' · {s.kind}'*(s.kind != 'sample')
-    how = f'{plan.sampler}, {plan.steps} steps · guidance {plan.guidance.weight:g}'
-    stopped = f' · stopped at {self.progress:.0%}'*self.frames.stopped
-    return f'{images} · {self.label} · {self.flower} · seed {s.seed} · {how} · {self.seconds:.1f} s{stopped}'
+    facts = [f"{s.n} image{'s'[:s.n - 1]}"]
+    if s.kind != 'sample': facts.append(s.kind)
+    facts += [self.label, self.flower, f'seed {s.seed}']
+    facts += [f'{plan.sampler}, {plan.steps} steps', f'guidance {plan.guidance.weight:g}', f'{self.seconds:.1f} s']
+    if self.frames.stopped: facts.append(f'stopped at {self.progress:.0%}')
+    return ' · '.join(facts)
 
 # %% ../nbs/18_jobs.ipynb #4046ac91
 @lru_cache(maxsize=4)

@@ -17,7 +17,8 @@ import anywidget, ipywidgets as widgets, torch, traitlets
 from fastcore.basics import patch
 from PIL import Image
 from .images import make_grid_image, read_image, save_animation
-from .jobs import COLS, DENOISED, NOISY, ONE_OF_EACH, Frames, SampleJob, to_png
+from .frames import COLS, DENOISED, NOISY, Frames
+from .jobs import ONE_OF_EACH, SampleJob, to_png
 from .controls import add_controls, control, line, observe, set_visible
 
 # %% ../nbs/19b_screen.ipynb #85e0b03f
@@ -60,6 +61,7 @@ def to_jpeg(
     image.save(file, 'jpeg', quality=92)
     return file.getvalue()
 
+# %% ../nbs/19b_screen.ipynb #4ab88a6c
 # height from which images are sent as JPEG
 LARGE = 200
 
@@ -71,7 +73,8 @@ def show(self:ImageGrid,
 ):
     "Show images."
     write = to_jpeg if x.shape[-2] >= LARGE else to_png
-    values |= dict(cells=[len(x), min(cols, len(x))], value=write(make_grid_image(x, cols)))
+    values['value'] = write(make_grid_image(x, cols))
+    values['cells'] = [len(x), min(cols, len(x))]
     with self.hold_sync():
         for name, v in values.items(): setattr(self, name, v)
 
@@ -117,16 +120,21 @@ def sheet(self:JobView,
     x, labels = frames.by_time(self.rows.value, each, what)
     return x, each, labels
 
+# %% ../nbs/19b_screen.ipynb #52026c1e
 @patch
 def draw(self:JobView):
     "Show the jobs as the controls say."
     with self.lock:
         for job, grid in zip(self.jobs, self.grids):
             x, cols, labels = self.sheet(job)
-            s, chosen = job.settings, [i for other, i in self.picked if other is job]
-            cell = (64 if s.n > 2*COLS else 96)*(2 if s.size else 1)
-            grid.show(x, cols, caption=str(job), labels=labels, names=[name or '' for name in job.flowers],
-                      named=job.flower == ONE_OF_EACH and not labels, chosen=chosen, cell=cell)
+            s = job.settings
+            cell = 64 if s.n > 2*COLS else 96
+            grid.show(
+                x, cols, labels=labels, caption=str(job),
+                cell=2*cell if s.size else cell,
+                names=[name or '' for name in job.flowers],
+                named=job.flower == ONE_OF_EACH and not labels,
+                chosen=[i for other, i in self.picked if other is job])
         if self.jobs: self.sigma.value = self.longest.label(self.moment.value)
         by_time = self.view.value == BY_TIME
         set_visible(self.rows, by_time)
@@ -139,14 +147,17 @@ def longest(self:JobView)->Frames:
     "Find the frames of the job that is furthest."
     return max((job.frames for job in self.jobs), key=lambda frames: frames.done)
 
+# %% ../nbs/19b_screen.ipynb #3302f4bd
 @patch
 def new_grid(self:JobView)->ImageGrid:
     "Make a grid for one more job."
     k = len(self.grids)
-    grid = ImageGrid(alt='Images. Arrow keys move, Enter selects one', layout=dict(flex='1 1 300px', min_width='0'))
+    layout = dict(flex='1 1 300px', min_width='0')
+    grid = ImageGrid(alt='Images. Arrow keys move, Enter selects one', layout=layout)
     grid.on_msg(lambda _, message, buffers: self.pick(k, message['pick']))
     return grid
 
+# %% ../nbs/19b_screen.ipynb #5e9ac049
 @patch
 def show(self:JobView,
     jobs:list, # of SampleJobs
@@ -168,17 +179,20 @@ def stack(
     images:list, # PIL images
 )->Image.Image: # RGB
     "Put images one below the other."
-    out = Image.new('RGB', (max(im.width for im in images), sum(im.height for im in images)), 'white')
-    top = 0
+    width = max(im.width for im in images)
+    height = sum(im.height for im in images)
+    out, top = Image.new('RGB', (width, height), 'white'), 0
     for im in images:
         out.paste(im, (0, top))
         top += im.height
     return out
 
+# %% ../nbs/19b_screen.ipynb #8ddf6e99
 @patch
 def picture(self:JobView)->Image.Image:
     "Draw what is shown."
-    return stack([make_grid_image(*self.sheet(job)) for job in self.jobs])
+    sheets = [self.sheet(job) for job in self.jobs]
+    return stack([make_grid_image(*sheet) for sheet in sheets])
 
 # %% ../nbs/19b_screen.ipynb #bb6b5bc9
 @patch

@@ -491,7 +491,7 @@ def test_enlarging(dashboard, page, tmp_path):
     d.press()
     other.press()
     assert other.end(text='4 images · plain') is not None
-    d.says('of 4')
+    d.page.wait_for_function('window.places.length')
     partly = d.pixels()
     assert d.end(text='4 images · with attention') != partly
     widths, *places = zip(*page.evaluate('window.places'))

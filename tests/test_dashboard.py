@@ -9,8 +9,9 @@ from flowerdiff.controls import NO_STAGE, RED, SettingsPanel, TrainingPanel, as_
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.dashboard import Dashboard
 from flowerdiff.images import draw_flowers, make_grid_image, to_float, to_uint8
+from flowerdiff.frames import COLS, DENOISED
 from flowerdiff.jobs import (
-    COLS, DENOISED, ONE_OF_EACH, Job, SampleJob, SampleSettings, load_once, read_settings, to_png)
+    ONE_OF_EACH, Job, SampleJob, SampleSettings, load_once, read_settings, to_png)
 from flowerdiff.models import Model, load, save
 from flowerdiff.schedule import ideal_denoiser
 from flowerdiff.screen import BY_TIME, JobView, make_animation
@@ -379,8 +380,8 @@ def test_enlarging_is_told(tiny):
         # at every step, however soon
         d.next_look = 0.
         Dashboard.follow(d, job)
-        percent, enlarged = re.search(r'(\d+)%(?:, enlarged (\d) of 4)?', d.status.value).groups('0')
-        return int(percent), int(enlarged), drawn(d).height//18
+        percent = re.search(r'(\d+)%', d.status.value)[1]
+        return int(percent), len(job.frames.large), drawn(d).height//18
     press(d)
     assert sorted(told) == told and told[-1] == (100, 4, 3)
     assert {(enlarged, scale) for _, enlarged, scale in told} == {(0, 1), (1, 3), (2, 3), (3, 3), (4, 3)}
