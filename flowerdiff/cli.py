@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'MAX_IMAGES', 'SETTINGS', 'spell_option', 'read_options', 'command', 'check_files', 'image_format',
-           'count_work', 'progress_bar', 'split_names', 'sample', 'enlarged_file', 'enlarge', 'join_settings',
-           'run_folder', 'load_training_data', 'leave_together', 'train', 'make_generator', 'write_report', 'eval',
-           'server_command', 'lab']
+           'in_batches', 'check_job', 'write_images', 'write_grid', 'split_names', 'sample', 'enlarged_file', 'enlarge',
+           'join_settings', 'run_folder', 'load_training_data', 'leave_together', 'train', 'make_generator',
+           'write_report', 'eval', 'server_command', 'lab']
 
 # %% ../nbs/21_cli.ipynb #c345cb40
 import argparse, csv, functools, importlib.util, inspect, os, shutil, subprocess, sys, time, warnings
@@ -14,8 +14,8 @@ from pathlib import Path
 
 # %% ../nbs/21_cli.ipynb #4bb9604c
 from fastcore.script import Param, anno_parser, store_true
-from .core import (FlowerDiffError, accept_all_letters, atomic_write, check, check_choice, check_int, check_writable, counted,
-                             make_folder, user_path, warn, write_text, MAX_SEED)
+from .core import (FlowerDiffError, accept_all_letters, atomic_write, check, check_choice, check_int, check_writable, class_number, counted, find_model,
+                             make_folder, read_classes, user_path, warn, write_text, MAX_SEED)
 
 # %% ../nbs/21_cli.ipynb #71db7bd7
 def spell_option(
@@ -82,24 +82,71 @@ def image_format(
     return FORMATS[suffix]
 
 # %% ../nbs/21_cli.ipynb #2646752b
-def count_work(
-    plan, # SamplePlan of the images
+def in_batches(
+    m, # Model to sample
     n:int, # images
-    stage=None, # Model that enlarges them
-)->tuple: # steps of a progress bar; evaluations for an image, as text
-    "Count what there is to do."
-    steps, evaluations = len(plan.sigmas), f'{plan.nfe}'
-    if not stage: return steps, evaluations
-    second = stage.plan()
-    return steps + n*len(second.sigmas), f'{evaluations} + {second.nfe}'
-
-def progress_bar(
-    steps:int, # as count_work gives them
-    name:str, # what is done
-): # a tqdm
-    "Make a progress bar, for what takes longer than a second."
+)->list: # of (number of the first image, how many), behind a bar if there are several
+    "Split images into batches."
     from tqdm.auto import tqdm
-    return tqdm(total=steps, desc=name, leave=False, delay=1)
+    size = m.batch.n
+    parts = [(start, min(size, n - start)) for start in range(0, n, size)]
+    return tqdm(parts, 'batches', leave=False, delay=1, disable=n <= size)
+
+# %% ../nbs/21_cli.ipynb #6288b4a3
+def check_job(
+    folder:Path, # where images will be written
+    job:dict, # what decides them
+):
+    "Check that the images in a folder are of the same job."
+    from flowerdiff.images import read_facts
+    for file in sorted(folder.glob('*.png'))[:1]:
+        found = read_facts(file)
+        odd = {name: found.get(name) for name, value in job.items() if found.get(name) != str(value)}
+        check(not odd, f"{file} was made with {odd or found}: give another folder, or the same options")
+
+# %% ../nbs/21_cli.ipynb #89068728
+def write_images(
+    m, # Model to sample
+    folder:Path, # made if it is not there
+    n:int, # images 0 .. n-1 of the seed; those that are there stay
+    job:dict, # what else is noted in the files
+    **how, # classes, seed, size and plan, as in Model.sample
+):
+    "Write images one by one, with what decides them."
+    from flowerdiff.images import write_png
+    job = job | dict(seed=how['seed'], size=how['size'], sampling=how['plan'])
+    check_job(make_folder(folder), job)
+    names = [*m.classes, 'any']
+    for start, k in in_batches(m, n):
+        files = [folder/f'{i:06}.png' for i in range(start, start + k)]
+        if all(file.exists() for file in files): continue
+        labels = m.labels(how['classes'], k, how['seed'], start)
+        images = m.sample(k, start=start, **how)
+        for i, (file, image) in enumerate(zip(files, images)):
+            facts = {'class': names[labels[i]]} if m.classes else {}
+            write_png(image, file, job | facts | dict(number=start + i))
+
+# %% ../nbs/21_cli.ipynb #402f63a9
+def write_grid(
+    m, # Model to sample
+    file:Path, # to write
+    n:int, # images
+    kind:str, # of the file, from image_format
+    rows=None, # Trajectory to show instead of the images
+    **how, # classes, seed, size and plan, as in Model.sample
+):
+    "Write all images into one."
+    import torch
+    from flowerdiff.images import make_grid_image, to_uint8
+    if rows:
+        m.sample(n, callback=rows, progress=True, **how)
+        grid = make_grid_image(rows.images, n, rows.labels)
+    else:
+        parts = [to_uint8(m.sample(k, start=start, **how)) for start, k in in_batches(m, n)]
+        grid = make_grid_image(torch.cat(parts))
+    # JPEG knows no transparency
+    if kind == 'JPEG': grid = grid.convert('RGB')
+    atomic_write(file, lambda part: grid.save(part, kind))
 
 # %% ../nbs/21_cli.ipynb #c1a55e02
 def split_names(
@@ -124,38 +171,37 @@ def sample(
     sampler:str=None, # dpmpp_2m, unipc, ipndm, heun, euler, ddim, ddpm, ... (the model's preset)
     guidance:float=None, # 1 is off; more is clearer and less varied, at twice the evaluations (the model's preset)
     preset:str='default', # fast, default or quality: how to sample if nothing else is said
-    size:int=None, # height and width in pixels; four times the model's own, such as 256: drawn small and enlarged (the model's own)
+    size:str=None, # height and width in pixels, such as 64 or 64x96; four times the model's own, such as 256: drawn small and enlarged (the model's own)
     seed:int=0, # the same seed, the same images
     trajectory:int=None, # write this many rows from noise to result, instead of a grid of results
-    out:str='flowers.png', # image file to write (.png, .jpg, .webp)
+    out:str='flowers.png', # image file to write (.png, .jpg, .webp), or a folder with / at its end: each image is a file of its own
     device:str=None, # cuda, mps or cpu (the fastest there is)
     compile:store_true=False, # with torch.compile: half a minute of preparation, then faster
 ):
-    "Make flowers from noise, and write them into one image file."
-    kind = image_format(out)
-    check_int('n', 1 if n is None else n, 1, MAX_IMAGES)
+    "Make flowers from noise, and write them into one image file, or into a folder."
+    in_folder = out.endswith(('/', os.sep))
+    kind = check_writable(user_path(out)) if in_folder else image_format(out)
+    check_int('n', 1 if n is None else n, 1, None if in_folder else MAX_IMAGES)
     check_int('seed', seed, 0, MAX_SEED)
-    from flowerdiff.images import make_grid_image
+    check(trajectory is None or not in_folder, f"--trajectory makes one image: give a file to --out, not {out}")
+    known = read_classes(find_model(model))
+    if classes == 'list' and known: return print(*known, sep='\n')
+    wanted = split_names(classes, known)
+    for name in wanted or []: known and class_number(known, name)
     from flowerdiff.models import load
     from flowerdiff.sampling import Trajectory
     rows = None if trajectory is None else Trajectory(trajectory)
     m = load(model, device, compile=compile)
-    if classes == 'list' and m.classes: return print(*m.classes, sep='\n')
-    wanted = split_names(classes, m.classes)
-    if n is None: n = 10 if rows else len(wanted) if wanted is m.classes else 60
     plan = m.plan(preset, steps=steps, sampler=sampler, guidance=guidance)
     _, stage = m.chain(size)
     check(not (rows and stage), f"--trajectory shows images as they are drawn: leave out --size {size}")
-    steps, evaluations = count_work(plan, n, stage)
+    if n is None: n = 10 if rows else len(known) if wanted is known else 60
+    how = dict(classes=wanted, seed=seed, size=size, plan=plan)
     began = time.perf_counter()
-    with progress_bar(steps, 'sampling') as bar:
-        def watch(step):
-            bar.update()
-            if rows: rows(step)
-        x = m.sample(n, classes=wanted, seed=seed, size=size, plan=plan, callback=watch)
+    if in_folder: write_images(m, user_path(out), n, dict(model=model, classes=classes), **how)
+    else: write_grid(m, user_path(out), n, kind, rows, **how)
     seconds = time.perf_counter() - began
-    grid = make_grid_image(rows.images, n, rows.labels) if rows else make_grid_image(x)
-    atomic_write(user_path(out), lambda part: grid.save(part, kind))
+    evaluations = f'{plan.nfe} + {stage.plan().nfe}' if stage else plan.nfe
     print(f'{counted(n, "image")}, {evaluations} network evaluations each, in {seconds:.1f} s on {m.device} ({m.dtype}): {out}')
 
 # %% ../nbs/21_cli.ipynb #f829c87d
@@ -191,12 +237,8 @@ def enlarge(
     warnings.filterwarnings('ignore', '.*decompression bomb')
     image = read_image(user_path(file), limit=MAX_PIXELS/FACTOR**2)
     m = load(model, device).stage()
-    steps = len(m.plan().sigmas)
     began = time.perf_counter()
-    with progress_bar(steps, 'enlarging') as bar:
-        def watch(step): bar.update()
-        images = to_float(image)[None]
-        x = m.enlarge(images, seed=seed, low_sigma=low_sigma, callback=watch)
+    x = m.enlarge(to_float(image)[None], seed=seed, low_sigma=low_sigma)
     seconds = time.perf_counter() - began
     result = make_grid_image(x)
     atomic_write(target, lambda part: result.save(part, kind))
@@ -204,7 +246,7 @@ def enlarge(
     print(f'{file}: {before} px to {after} px in {seconds:.1f} s on {m.device} ({m.dtype}): {target}')
 
 # %% ../nbs/21_cli.ipynb #356e2e04
-SETTINGS = ('model', 'size', 'init', 'minutes', 'epochs', 'batch_size', 'lr', 'tail', 'augment', 'accumulate', 'held_out', 'seed')
+SETTINGS = ('model', 'size', 'init', 'minutes', 'epochs', 'batch_size', 'lr', 'tail', 'flip', 'augment', 'accumulate', 'held_out', 'seed')
 
 def join_settings(
     options:dict, # of train; None: not given
@@ -232,10 +274,11 @@ def run_folder(
 # %% ../nbs/21_cli.ipynb #c6d7a557
 def load_training_data(
     source:str, # as in load_images
-    size:int, # height and width in pixels
+    size, # height and width in pixels
     split:str, # splits to train on; None: all but those held out
     held_out:str, # split that is not trained on; None or '': none
     stream:bool, # do not load the images, let them come by
+    **how, # channels and fit, as in load_images
 )->tuple: # ImageDataset or ImageStream, and the ImageDataset that is held out, or None
     "Load the images of a run."
     from flowerdiff.data import load_images, stream_images, without_split
@@ -243,10 +286,10 @@ def load_training_data(
     if held_out:
         check(split or not stream, f"--held_out {held_out}: of a stream it is not known which other splits there are: "
                                    "name those to train on with --split")
-        held = load_images(source, size, held_out)
+        held = load_images(source, size, held_out, **how)
         split = split or without_split(source, size, held_out)
     open_source = stream_images if stream else load_images
-    return open_source(source, size, split), held
+    return open_source(source, size, split, **how), held
 
 # %% ../nbs/21_cli.ipynb #cb4cf457
 def leave_together(
@@ -271,7 +314,9 @@ class _Switch(argparse.BooleanOptionalAction):
 @command
 def train(
     data:str=None, # parquet file or folder, folder of images, Hub id, torchvision, drawn or drawn:N ($FLOWERDIFF_DATA, else nelorth/oxford-flowers)
-    size:int=None, # height and width of the images in pixels (64)
+    size:str=None, # height and width of the images in pixels, such as 64 or 64x96 (64)
+    channels:int=None, # 1: grey, 3: RGB, 4: RGB and transparency (3)
+    fit:str=None, # how to bring images to the size: crop, pad or stretch (crop)
     split:str=None, # which splits to train on, such as train or train+test (all)
     recipe:str=None, # attention, baseline, enlarge, direct_128 or direct_256, or a JSON file of settings; what is given beside it wins
     model:str=None, # baseline, attention or enlarge (attention)
@@ -282,6 +327,7 @@ def train(
     batch_size:int=None, # images in a step (16 on a CPU, 128 elsewhere)
     lr:float=None, # learning rate (the model's)
     tail:float=None, # fraction of the run at its end over which the learning rate falls to 0 (0)
+    flip:Param('mirror half of the images left to right; not for letters, clocks or X-rays (yes)', action=_Switch)=None, # the same
     augment:float=None, # probability of each geometric augmentation (the model's)
     accumulate:int=None, # not there any more; use a smaller batch_size
     held_out:str=None, # split that is not trained on but watched, such as validation; '' for none (the recipe's, else none)
@@ -308,7 +354,8 @@ def train(
     resolve_run(out, resume=resume, device=device, **settings)
     source, split = data or old.get('source'), split or old.get('split')
     stream = stream or any(old.get('places', []))
-    images, held = load_training_data(source, size, split, held_out, stream)
+    how = {name: options[name] for name in ('channels', 'fit') if options[name] is not None}
+    images, held = load_training_data(source, size, split, held_out, stream, **old.get('how', {}) | how)
     run = train(images, out, resume=resume, device=device, held_out=held, tracker=tracker,
                 accept_new_data=accept_new_data, **settings)
     try_it = 'enlarge photo.jpg' if run.settings.model == 'enlarge' else 'sample'
@@ -387,7 +434,7 @@ def eval(
     generator = make_generator(model, pictures, pipeline, device, **settings)
     # downloaded and computed once, and read by the others
     with state.main_process_first():
-        ref = Reference(data, Extractor(extractor, weights, device), generator.size[0])
+        ref = Reference(data, Extractor(extractor, weights, device), generator.size, **generator.how)
     column = evaluate(generator, ref, n, seeds, against)
     if state.is_main_process:
         baseline = real_baseline(ref, column['n'], against=against)

@@ -6,10 +6,10 @@
 __all__ = ['MAX_SEED', 'STAGE', 'FILES', 'BUNDLED', 'FlowerDiffError', 'check', 'first_line', 'accept_all_letters', 'warn',
            'preview', 'counted', 'check_int', 'check_choice', 'check_known', 'check_number', 'check_seed', 'user_path',
            'cache_folder', 'check_writable', 'make_folder', 'retry_held', 'atomic_write', 'write_text', 'bundled',
-           'download_model', 'find_model', 'class_number', 'Device', 'pick_device', 'out_of_memory']
+           'download_model', 'find_model', 'class_number', 'read_classes', 'Device', 'pick_device', 'out_of_memory']
 
 # %% ../nbs/00_core.ipynb #502b1cd4
-import difflib, math, os, re, sys, tempfile, unicodedata, time
+import difflib, json, math, os, re, sys, tempfile, unicodedata, time
 from collections.abc import Callable
 from contextlib import suppress
 from numbers import Real
@@ -286,6 +286,15 @@ def class_number(
     hint = f"use a name, such as {names[0]}, or a number up to {len(names) - 1}"
     if near: hint = 'did you mean ' + ', '.join(names[numbers[n]] for n in near)
     raise FlowerDiffError(f"unknown class '{c}': {hint}")
+
+# %% ../nbs/00_core.ipynb #5eec7261
+def read_classes(
+    folder:Path, # of a model
+)->list: # of names; empty where there are none
+    "Read the class names of a model."
+    try: names = json.loads((folder/'config.json').read_text('utf-8'))['classes']
+    except (OSError, ValueError, KeyError, TypeError): return []
+    return names if isinstance(names, list) else []
 
 # %% ../nbs/00_core.ipynb #569cd738
 class Device(NamedTuple):

@@ -98,6 +98,11 @@ class Extractor:
 def _features(self:Extractor, images):
     "Resize and scale a batch of images as the network expects, and ask it."
     x = to_uint8(images).to(self.device).float()
+    # transparent parts on white; grey is three equal colours
+    if x.shape[1] == 4:
+        rgb, alpha = x.split([3, 1], 1)
+        x = 255 + (rgb - 255)*alpha/255
+    x = x.expand(-1, 3, -1, -1)
     x = F.interpolate(x, size=self.spec.size, mode='bicubic', antialias=True)
     x = TF.normalize(x.clamp(0, 255), self.spec.mean, self.spec.std)
     # in this order: Apple's GPUs have no float64
@@ -107,7 +112,7 @@ def _features(self:Extractor, images):
 @patch
 @torch.inference_mode()
 def __call__(self:Extractor,
-    images:torch.Tensor, # (N, 3, H, W): uint8, or float in [-1, 1]
+    images:torch.Tensor, # (N, C, H, W): uint8, or float in [-1, 1]; grey, RGB or with transparency
 )->np.ndarray: # float64 (N, D)
     "Compute the features of images."
     # someone may have trained it in between

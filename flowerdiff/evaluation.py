@@ -44,10 +44,10 @@ def _cached_features(data, extract):
     return features
 
 # %% ../nbs/17_evaluation.ipynb #01c6798f
-def _load_parts(source, size, held_out):
+def _load_parts(source, size, held_out, how):
     "Load the images that models learn from, and those they never see, or None."
     given = isinstance(source, ImageDataset)
-    def load(split=None): return load_images(source, size, split, verbose=False)
+    def load(split=None): return load_images(source, size, split, verbose=False, **how)
     whole = source if given else load()
     if not isinstance(held_out, str): return whole, held_out
     if given: return whole, None
@@ -69,11 +69,12 @@ class Reference:
     def __init__(self,
         source, # as in load_images, or an ImageDataset to learn from
         extract:Extractor, # for these and for samples
-        size:int=64, # height and width in pixels
+        size=64, # height and width in pixels, as in load_images
         held_out='validation', # split that models never see, if there is one, or an ImageDataset, or None
+        **how, # as in load_images
     ):
         self.extract = extract
-        self.train, self.held_out = _load_parts(source, size, held_out)
+        self.train, self.held_out = _load_parts(source, size, held_out, how)
         self.known = _cached_features(self.train, extract)
         self.classes = _class_names(self.train)
         self.probe = linear_probe(self.known, self.classes)
@@ -169,6 +170,7 @@ class Generator(NamedTuple):
     labels: Callable = None # labels(n, seed) -> names of the wanted classes, None for any; None: without classes
     facts: dict = {} # for the table: sampler, guidance, steps
     seen: tuple = () # splits it was trained on
+    how: dict = {} # how to load real images that are like its own, as in load_images
     max: int = None # how many images it can make; None: no limit
 
 # %% ../nbs/17_evaluation.ipynb #c55d425a
@@ -188,8 +190,9 @@ def model_generator(
     m.labels(classes, 1)
     facts = dict(
         sampler=plan.sampler, guidance=plan.guidance.weight, steps=plan.steps)
-    seen = tuple(m.config.training.get('data', {}).get('splits', ()))
-    return Generator(name, m.config.size, make, labels if m.classes else None, facts, seen)
+    data = m.config.training.get('data', {})
+    seen, how = tuple(data.get('splits', ())), data.get('how', {})
+    return Generator(name, m.config.size, make, labels if m.classes else None, facts, seen, how)
 
 # %% ../nbs/17_evaluation.ipynb #f2f2b46f
 def pipeline_generator(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PETALS', 'COLOURS', 'DRAWN_NAMES', 'GARDEN', 'YELLOW', 'BROWN', 'IMAGE_SUFFIXES', 'SRGB', 'TURN', 'TURNS', 'NOTE',
            'MODES', 'SPARE', 'to_float', 'to_uint8', 'draw_garden', 'draw_rose', 'draw_flowers', 'grid_columns',
-           'add_row_labels', 'make_grid_image', 'show_images', 'save_animation', 'white_level', 'image_tensor',
-           'ImageError', 'open_image', 'check_form', 'read_image']
+           'add_row_labels', 'make_grid_image', 'show_images', 'save_animation', 'write_png', 'read_facts',
+           'white_level', 'image_tensor', 'ImageError', 'open_image', 'check_form', 'read_image']
 
 # %% ../nbs/01_images.ipynb #be66b17c
 import io, math, os, re
@@ -17,6 +17,7 @@ from pathlib import Path
 # %% ../nbs/01_images.ipynb #81501896
 import numpy as np, torch, torch.nn.functional as F
 from PIL import ExifTags, Image, ImageCms, ImageColor, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torchvision.transforms import v2
 from torchvision.utils import make_grid
 from .core import FlowerDiffError, atomic_write, check, check_choice, check_int, check_number, first_line
@@ -185,7 +186,8 @@ def show_images(
     for ax in axs.flat:
         ax.set(xticks=[], yticks=[], frame_on=False)
     for ax, image in zip(axs.flat, to_uint8(images)):
-        ax.imshow(image.permute(1, 2, 0).cpu())
+        # the colours are those of images with one channel
+        ax.imshow(image.permute(1, 2, 0).cpu(), cmap='gray', vmin=0, vmax=255)
     for ax, title in zip(axs.flat, titles):
         ax.set_title(title, fontsize=8)
     for ax, title in zip(axs[:,0], row_titles):
@@ -220,6 +222,25 @@ def save_animation(
     first, *rest = [Image.fromarray(f) for f in frames]
     how = dict(save_all=True, append_images=rest, duration=round(1000/fps), loop=0)
     atomic_write(path, lambda part: first.save(part, kind[1:], **how))
+
+# %% ../nbs/01_images.ipynb #8638179b
+def write_png(
+    image:torch.Tensor, # (C, H, W): uint8, or float in [-1, 1]
+    path:Path, # file to write
+    facts:dict, # what to note in it: values by name
+):
+    "Write an image with notes."
+    notes = PngInfo()
+    for name, value in facts.items(): notes.add_text(name, str(value))
+    im = v2.functional.to_pil_image(to_uint8(image))
+    atomic_write(path, lambda part: im.save(part, 'PNG', pnginfo=notes))
+
+def read_facts(
+    path:Path, # of a PNG
+)->dict: # text by name; empty where nothing can be read
+    "Read the notes in an image."
+    with suppress(OSError, AttributeError): return Image.open(path).text
+    return {}
 
 # %% ../nbs/01_images.ipynb #18c3fa15
 IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.webp', '.avif', '.heic', '.heif', '.hif', '.gif', '.bmp',

@@ -23,12 +23,12 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 from . import __version__
 from .core import (STAGE, FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
-                             out_of_memory, pick_device, retry_held, user_path, warn, write_text)
+                             out_of_memory, pick_device, preview, retry_held, user_path, warn, write_text)
 from .images import make_grid_image, to_float
 from .baseline_unet import Compiled
 from .training import Trainer
 from .enlarging import enlarge_bicubic, shrink
-from .config import ModelConfig, build
+from .config import ModelConfig, build, plain_size
 from .models import Model, read_weights, save
 from .data import ImageDataset, ImageStream
 from .settings import Budget, Settings, as_plain, make_config
@@ -107,7 +107,7 @@ def build(self:Run,
     config = self.config = make_config(s, data)
     known = Trainer.__init__.__kwdefaults__
     options = {name: value for name, value in vars(s).items() if name in known}
-    own = dict(size=s.size, sigma_data=config.sigma_data) if s.noise == 'cosine' else {}
+    own = dict(size=math.prod(config.size)**.5, sigma_data=config.sigma_data) if s.noise == 'cosine' else {}
     options['noise_options'] = own | s.noise_options
     torch.manual_seed(s.seed)
     net = build(config)
@@ -158,7 +158,7 @@ def described(self:Run)->ModelConfig:
     data = self.data
     training = dict(
         steps=self.step, pictures_seen=self.step*self.batch,
-        minutes=round(self.seconds/60, 2), data=dict(key=data.key, pictures=len(data), splits=data.splits),
+        minutes=round(self.seconds/60, 2), data=dict(key=data.key, pictures=len(data), splits=data.splits, how=data.how),
         settings=asdict(self.settings), device=self.device.type, versions=list_versions())
     return replace(self.config, training=training)
 
@@ -173,7 +173,7 @@ def save_state(self:Run,
     self.states.save(
         self.step, state, seconds=self.seconds + self.saving, best=self.best, places=places,
         budget=vars(self.budget), settings=asdict(self.settings),
-        data=data.key, pictures=len(data), source=data.source, split=data.split,
+        data=data.key, pictures=len(data), source=data.source, split=data.split, how=data.how,
         held_out=held_out and held_out.split, threads=torch.get_num_threads())
     save(self.ema.net, self.described(), self.folder)
 
@@ -428,9 +428,9 @@ def start_from(self:Run,
     config, tensors = read_weights(init)
     own = self.net.state_dict()
     labels = match_labels(tensors, own, config.classes, self.config.classes) if config else ''
-    fits = {name: v for name, v in tensors.items()
-            if name in own and v.shape == own[name].shape}
-    said = f'{len(fits)} of {len(own)} tensors{labels}'
+    fits = {name: v for name, v in tensors.items() if name in own and v.shape == own[name].shape}
+    new = sorted({name.rpartition('.')[0] for name in own.keys() - fits.keys()})
+    said = f'{len(fits)} of {len(own)} tensors{labels}; new: {preview(new) or "none"}'
     check(len(fits) > len(own)/2, f"{init} holds the weights of another network ({said} fit): "
                                   "give a model of the same kind and net, or leave out init")
     for net in (self.net, *self.ema.nets().values()):
@@ -445,7 +445,7 @@ def check_same(
 ):
     "Check that a run is continued as it was begun."
     for name, value in given.items():
-        then = begun.get(name)
+        then = begun[name]
         # arguments of the network that are not given may have been taken over
         if name == 'net': value = then | value
         check(then == value, f"{out} was begun with {name} {then}, not {value}: "
@@ -467,12 +467,15 @@ def resolve_run(
     settings = {name: value for name, value in as_plain(settings).items() if value is not None}
     # its name may be a number
     if init is not None: settings['init'] = str(init)
+    if 'size' in settings: settings['size'] = plain_size(settings['size'])
     states, budget = Checkpoint(folder), Budget(minutes, epochs)
     old = states.read(with_state=False)[0] if resume else None
     if old:
         if minutes is None and epochs is None: budget = Budget(**old['budget'])
-        check_same(out, old['settings'], settings)
-        return folder, old, Settings(**old['settings'] | dict(accumulate=1)), budget
+        # a run of before lacks what came later
+        begun = Settings(**old['settings'] | dict(accumulate=1))
+        check_same(out, vars(begun), settings)
+        return folder, old, begun, budget
     taken = states.files() or (folder/'model.safetensors').exists()
     check(resume or not taken, f"{out} already holds a run: resume it, or use another folder")
     check_writable(folder)

@@ -19,7 +19,7 @@ from .core import (FlowerDiffError, check, check_choice, check_int, check_known,
 from .schedule import check_combination, measure_sigma_data, schedule_sigmas
 from .training import N_AUGMENT
 from .enlarging import measure_detail
-from .config import ModelConfig, make_preset
+from .config import ModelConfig, make_preset, size_pair
 from .data import ImageDataset, ImageStream
 
 # %% ../nbs/13_settings.ipynb #dd5bd311
@@ -30,8 +30,11 @@ DEFAULTS = dict(
 EMPTY = dict(tracks=[], noise_options={}, augment=0., net={}, preset={})
 
 # %% ../nbs/13_settings.ipynb #29b77dab
+@dataclass(kw_only=True)
 class FromDefaults:
     "A value whose fields that are None come from DEFAULTS, and that checks itself."
+    accumulate: int = 1 # no longer used, and always 1
+
     def __post_init__(self):
         check_choice('model', self.model, DEFAULTS)
         for name, value in (EMPTY | DEFAULTS[self.model]).items():
@@ -45,12 +48,11 @@ class FromDefaults:
 class Settings(FromDefaults):
     "What decides the result of a run, besides the images; what is None comes from DEFAULTS."
     model: str # a key of DEFAULTS
-    size: int # height and width of the images in pixels
+    size: int # height and width of the images in pixels: a number, or a pair
     batch_size: int # images in a step, over all processes
     lr: float = None # learning rate after warm-up, 0 to 1
     warmup: int = 100 # steps until the learning rate is reached
     tail: float = 0. # fraction of the budget at its end over which the learning rate falls to 0
-    accumulate: int = 1 # no longer used, and always 1
     ema: float = .9995 # largest decay of the average, 0 to 1
     tracks: list = None # lengths of power-function averages to keep snapshots of, such as [.05, .1]; None: none
     prediction: str = None # a key of SCALINGS
@@ -62,6 +64,7 @@ class Settings(FromDefaults):
     noise: str = 'uniform' # a key of SIGMA_DISTRIBUTIONS
     noise_options: dict = None # mean and std of log_normal, for instance
     augment: float = None # probability of each geometric augmentation; for the attention model only
+    flip: bool = True # mirror half of the images left to right; not for letters, clocks or X-rays
     drop_label: float = .1 # fraction of labels replaced by 'any class', 0 to 1
     net: dict = None # arguments of the network
     init: str = None # a model to start from, as in read_weights; None: random weights
@@ -90,14 +93,15 @@ def as_plain(
     return _to_numbers(json.loads(json.dumps(value, default=plain)))
 
 # %% ../nbs/13_settings.ipynb #56788147
-AT_LEAST = dict(size=4, batch_size=1, warmup=1, seed=0)
+AT_LEAST = dict(batch_size=1, warmup=1, seed=0)
 UP_TO_1 = dict(lr=1e-12, ema=0, drop_label=0, augment=0, tail=0)
-TYPES = dict(net=dict, noise_options=dict, tracks=list, zero_snr=bool, init=str | None)
+TYPES = dict(net=dict, noise_options=dict, tracks=list, zero_snr=bool, flip=bool, init=str | None)
 
 @patch
 def check_types(self:Settings):
     "Check type and range of each setting."
     values = vars(self)
+    size_pair(self.size)
     for name, least in AT_LEAST.items(): check_int(name, values[name], least)
     for name, least in UP_TO_1.items(): check_number(name, values[name], least, 1)
     for name in ('shift', 'gamma'): check_number(name, values[name], 1e-6)

@@ -285,6 +285,7 @@ class Trainer:
         gamma:float=5., # cap of min_snr and soft_min_snr, > 0
         noise:str='uniform', # a key of SIGMA_DISTRIBUTIONS
         noise_options:dict={}, # of the noise distribution
+        flip:bool=True, # mirror half of the images left to right
         augment:float=0., # probability of each change of random_affine, 0 to 1
         drop_label:float=.1, # fraction of labels replaced by 'any class', 0 to 1
         seed:int=0, # decides order, noise, augmentation and dropout
@@ -349,7 +350,8 @@ def draw_batch(self:Trainer)->tuple: # x0 (n, C, H, W) in [-1, 1], sigma (n,), e
     images, labels = self.fetch(self.step)
     seed_step(self.seed, self.step)
     u = torch.rand(n, device=d)
-    images = random_hflip(images.to(d), u[mine])
+    images = images.to(d)
+    if self.flip: images = random_hflip(images, u[mine])
     images, cond = self.net.prepare(images, n, mine)
     x0 = to_float(images)
     if self.augment:

@@ -4,8 +4,8 @@ import numpy as np, pytest, torch
 from PIL import Image
 from flowerdiff import cli
 from flowerdiff.config import ModelConfig, build
-from flowerdiff.images import draw_flowers, make_grid_image, read_image, to_float, to_uint8
-from flowerdiff.models import LOW_SIGMA, load, save
+from flowerdiff.images import draw_flowers, make_grid_image, read_facts, read_image, to_float, to_uint8
+from flowerdiff.models import LOW_SIGMA, Model, load, save
 
 COMMANDS = 'sample', 'enlarge', 'train', 'eval', 'lab'
 
@@ -82,6 +82,11 @@ WRONG = [
     ('sample --out x.txt', '.png, .jpg, .jpeg, .webp'),
     ('sample --out ~nobody-of-this-name/x.png', 'cannot be a path'),
     ('sample --seed -1', 'seed is -1'),
+    ('sample --out file/', 'cannot write to the folder file'),
+    ('sample --out file/x/', 'cannot write to the folder file'),
+    ('sample --out rows/ --trajectory 3', '--trajectory makes one image'),
+    ('sample --size 16x', "size is ''"),
+    ('sample --size 16x16x16', 'give one number, or height and width'),
     ('sample --preset best', "unknown preset 'best'"),
     ('sample --guidance nan', 'nan'),
     ('sample --size 0', 'size is 0'),
@@ -118,6 +123,9 @@ WRONG = [
     ('train --data drawn:8 --recipe baseline --out runs/x', 'validation'),
     ('train --stream --held_out validation --out runs/x', 'name those to train on with --split'),
     ('train --shard', 'accelerate launch'),
+    ('train --data drawn:8 --channels 2 --out runs/x', 'channels is 2: give 1 (grey), 3 (RGB) or 4'),
+    ('train --data drawn:8 --fit squeeze --out runs/x', "unknown fit 'squeeze': use crop, pad, stretch"),
+    ('train --data drawn:8 --size 64x --out runs/x', "size is ''"),
     ('eval --data nowhere', 'nowhere'),
     ('eval --extractor dinov2', "unknown extractor 'dinov2': use effnet_lite0, inception"),
     ('eval --n 2', 'n is 2'),
@@ -155,7 +163,8 @@ def test_help_is_light():
 
 # refused before PyTorch is imported
 EARLY = [line for line, _ in WRONG if line in (
-    'sample --n 0', 'sample --out .', 'sample --out x.txt', 'sample --seed -1', 'enlarge photo.png --out x.txt',
+    'sample --n 0', 'sample --out .', 'sample --out x.txt', 'sample --seed -1', 'sample --model gan',
+    'sample --classes rise', 'enlarge photo.png --out x.txt',
     'train --shard', 'eval --n 2', 'eval --against none', 'eval --card file/c.md', 'lab --port 99999')]
 
 def test_refusals_are_light(root):
@@ -170,7 +179,7 @@ def test_refusals_are_light(root):
         except SystemExit as stop: assert stop.code == 2, line
         assert not {'torch', 'matplotlib', 'datasets'} & {*sys.modules}, line
     """
-    assert len(EARLY) == 10
+    assert len(EARLY) == 12
     subprocess.run([sys.executable, '-c', code, *EARLY], check=True)
 
 def test_both_spellings(root):
@@ -280,6 +289,79 @@ def test_stop(root):
     assert training.returncode == 128 + signal.SIGTERM
     assert said.strip().splitlines()[-1].startswith('flowerdiff_train: stopped at step')
     assert list((root/'runs/stopped').glob('state-*.safetensors'))
+
+def files_of(folder): return {f.name: f.read_bytes() for f in folder.iterdir()}
+
+def test_images_one_by_one(root, capsys, monkeypatch):
+    "As they come: numbered, with notes, the images of the library; an interrupted job goes on."
+    monkeypatch.setattr('flowerdiff.guidance.BatchSize.__init__', lambda self, n: setattr(self, 'n', 4))
+    call('sample --model tiny --n 10 --seed 3 --classes rose,iris --out each/')
+    made = files_of(root/'each')
+    assert [*made] and sorted(made) == [f'{i:06}.png' for i in range(10)]
+    images = load('tiny').sample(10, seed=3, classes=['rose', 'iris'])
+    for i, image in enumerate(to_uint8(images)):
+        file = root/f'each/{i:06}.png'
+        close = read_image(file).int() - image.int()
+        assert close.abs().max() <= 1
+        facts = read_facts(file)
+        assert (facts['seed'], facts['number'], facts['class']) == ('3', str(i), ['rose', 'iris'][i % 2])
+        assert facts['model'] == 'tiny' and facts['sampling'].startswith('dpmpp_2m, 10 steps')
+    # two were not written yet, and two more are wanted
+    for i in (5, 9): (root/f'each/{i:06}.png').unlink()
+    (root/'each/000004.png').touch()
+    sampled, real = [], Model.sample
+    monkeypatch.setattr(Model, 'sample', lambda m, n, **how: sampled.append((how['start'], n)) or real(m, n, **how))
+    call('sample --model tiny --n 12 --seed 3 --classes rose,iris --out each/')
+    assert sampled == [(4, 4), (8, 4)] and len(files_of(root/'each')) == 12
+    assert made.items() <= files_of(root/'each').items()
+    capsys.readouterr()
+    call('eval --pictures each --data drawn:26')
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])['n'] == 12
+
+@pytest.mark.parametrize('other', ['--seed 4', '--steps 3', '--classes iris', '--size 24', '--model chained'])
+def test_a_folder_belongs_to_one_job(root, capsys, other):
+    call('sample --model tiny --n 2 --out one/')
+    before = files_of(root/'one')
+    with pytest.raises(SystemExit) as stop: call(f'sample --model tiny --n 4 --out one/ {other}')
+    assert stop.value.code == 2 and before == files_of(root/'one')
+    assert '000000.png was made with' in capsys.readouterr().err
+
+def test_a_folder_of_other_images(root):
+    (root/'mine').mkdir()
+    Image.new('RGB', (8, 8)).save(root/'mine/me.png')
+    with pytest.raises(SystemExit): call('sample --model tiny --n 2 --out mine/')
+    assert [*files_of(root/'mine')] == ['me.png']
+
+LITTLE = '--model baseline --batch_size 8 --size 32x48'
+
+def test_forms(root, capsys):
+    "Grey, with transparency, not square, padded, never mirrored: all are kept with the run, and sampled and judged so."
+    for channels, mode in ((1, 'L'), (4, 'RGBA')):
+        out = f'runs/form{channels}'
+        call(f'train --data drawn:24 {LITTLE} --epochs 1 --channels {channels} --fit pad --no-flip --out {out}')
+        # what is not given is taken from the run that is there
+        call(f'train --epochs 2 --resume --out {out}')
+        m = load(out)
+        assert m.shape == (channels, 32, 48) and not m.config.training['settings']['flip']
+        assert m.config.training['steps'] == 6 and m.config.training['data']['how'] == dict(channels=channels, fit='pad')
+        call(f'sample --model {out} --n 3 --steps 2 --out form{channels}/')
+        image = Image.open(f'form{channels}/000002.png')
+        assert (image.mode, image.size) == (mode, (48, 32))
+        call(f'sample --model {out} --n 2 --steps 2 --out form{channels}.jpg')
+        call(f'eval --model {out} --data drawn:24 --n 8 --steps 2 --seeds 1')
+        for wrong in ('--flip', '--fit crop', '--channels 3', '--size 32'):
+            with pytest.raises(SystemExit): call(f'train --epochs 2 --resume --out {out} {wrong}')
+    grid = read_image('form1.jpg').int()
+    assert (grid - grid[:1]).abs().max() <= 1
+
+def test_new_images(root, capsys):
+    "With dashes or underscores."
+    call(f'train --data drawn:24 {LITTLE} --epochs 1 --out runs/grow')
+    for n, option in ((26, '--accept-new-data'), (28, '--accept_new_data')):
+        again = f'train --data drawn:{n} --epochs 2 --resume --out runs/grow'
+        with pytest.raises(SystemExit): call(again)
+        assert 'images were added (2) since runs/grow was begun' in capsys.readouterr().err
+        call(f'{again} {option}')
 
 def test_no_code_page_no_git_no_home(root):
     "What is written and printed is UTF-8, and needs no other program."

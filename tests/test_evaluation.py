@@ -47,6 +47,15 @@ def test_no_float64_on_a_gpu():
     extract.net.forward = lambda x: forward(x).as_subclass(OnMps)
     assert (extract(images) == wanted).all()
 
+def test_features_of_grey_and_transparent_images():
+    "As those of the colours that a person sees."
+    extract, images = extractor(), draw_flowers(3, 8)[0]
+    grey = images[:, :1]
+    assert (extract(grey) == extract(grey.expand(-1, 3, -1, -1))).all()
+    opaque, clear = [torch.cat([images, torch.full_like(grey, alpha)], 1) for alpha in (255, 0)]
+    assert np.allclose(extract(opaque), extract(images), atol=1e-4)
+    assert np.allclose(extract(clear), extract(torch.full_like(images, 255)), atol=1e-4)
+
 def test_features_with_little_memory(capsys):
     "Batches are halved once for all, and the features are the same."
     extract, images = extractor(), draw_flowers(40, 8)[0]

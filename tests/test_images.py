@@ -422,3 +422,16 @@ PROFILES = dict(of_srgb=SRGB_PROFILE, cut_off=SRGB_PROFILE[:200], rubbish=b'rubb
 @pytest.mark.parametrize('name', PROFILES)
 def test_profiles_that_change_nothing(name):
     assert torch.equal(read_image(saved(first, icc_profile=PROFILES[name])), images[0])
+
+def test_notes_in_an_image(tmp_path):
+    "Any text, in images of any number of channels; other files have none."
+    file = tmp_path/'a.png'
+    for channels in (1, 3, 4):
+        image = torch.arange(channels*6, dtype=torch.uint8).view(channels, 2, 3)
+        write_png(image, file, dict(seed=3, name='Gänse, 花'))
+        assert read_facts(file) == dict(seed='3', name='Gänse, 花')
+        assert torch.equal(read_image(file, channels=channels), image)
+    (tmp_path/'b.png').write_bytes(file.read_bytes()[:30])
+    (tmp_path/'c.png').write_text('')
+    Image.new('RGB', (4, 4)).save(tmp_path/'d.png', 'JPEG')
+    assert all(read_facts(tmp_path/f'{name}.png') == {} for name in 'bcde')

@@ -5,7 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from flowerdiff import __version__
-from flowerdiff.checkpoints import Checkpoint, LogFile, plot_losses, posthoc, read_log, snapshot_files
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from flowerdiff.checkpoints import Checkpoint, LogFile, checksum, plot_losses, posthoc, read_log, snapshot_files
 from flowerdiff.config import build
 from flowerdiff.core import FlowerDiffError, make_folder
 from flowerdiff.data import load_images, mark_images, stream_images
@@ -141,6 +143,27 @@ def test_a_path_and_a_number_as_init(data, done, tmp_path, monkeypatch):
     for init in (Path('007'), '007'):
         run = go(data, 'r', resume=True, epochs=1, init=init)
         assert run.settings.init == '007'
+
+def test_a_run_of_before_goes_on(data, tmp_path):
+    "Its state knows nothing of what came later."
+    go(data, tmp_path/'old', epochs=1)
+    file, = (tmp_path/'old').glob('state-*')
+    tensors = load_file(file)
+    del tensors['marks']
+    with safe_open(file, 'pt') as f: meta = json.loads(f.metadata()['run'])
+    del meta['settings']['flip'], meta['how']
+    meta['checksum'] = checksum(tensors)
+    save_file(tensors, file, dict(run=json.dumps(meta)))
+    for kw in (dict(), dict(flip=True)): go(data, tmp_path/'old', epochs=2, resume=True, **kw)
+    refuses(lambda: go(data, tmp_path/'old', epochs=3, resume=True, flip=False), 'begun with flip True, not False')
+
+@pytest.mark.parametrize('size', ['16x24', (16, 24), [16, np.int64(24)]])
+@pytest.mark.parametrize('how', [LITTLE, ATTENTION, LITTLE | dict(noise='cosine', prediction='v')], ids=['baseline', 'attention', 'cosine'])
+def test_images_that_are_not_square(tmp_path, how, size):
+    wide = load_images('drawn:16', size, verbose=False)
+    for epochs in (1, 2): run = train(wide, tmp_path/'wide', epochs=epochs, device='cpu', resume=True, size=size, **how)
+    assert run.step == 4 and run.settings.size == [16, 24]
+    assert load(tmp_path/'wide', 'cpu').sample(2, steps=2).shape == (2, 3, 16, 24)
 
 # Images that have changed
 
@@ -558,6 +581,19 @@ def test_other_flowers(data, first, tmp_path, capsys):
     assert 'labels of 10 of 12 classes' in capsys.readouterr().out
     # the call that began it goes on
     train(others, tmp_path/'third', epochs=2, batch_size=8, device='cpu', init=first, resume=True, **kw)
+
+def test_says_what_starts_new(data, first, tmp_path, capsys):
+    "Tensors for other channels cannot be taken over; classes are matched by name."
+    grey = replace(data, images=data.images[:, :1], key='grey')
+    run = begin(grey, tmp_path/'grey', first)
+    assert run.config.channels == 1
+    assert 'tensors; new: inp, out' in capsys.readouterr().out
+    assert load(tmp_path/'grey', 'cpu').sample(2, steps=2).shape[1] == 1
+    labels = data.labels.clone()
+    labels[0] = 14
+    begin(replace(data, class_names=[*data.class_names, *'abc'], labels=labels, key='more'), tmp_path/'more', first)
+    said = capsys.readouterr().out
+    assert 'labels of 12 of 15 classes' in said and '; new: none' in said
 
 def test_file_of_weights_alone(data, first, tmp_path):
     unlabelled = replace(data, labels=None, class_names=[])

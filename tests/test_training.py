@@ -43,6 +43,22 @@ def same(one, two, tolerance=0.):
     return all(torch.allclose(v, two[k], atol=tolerance, rtol=0)
                for k, v in one.items())
 
+@pytest.mark.parametrize('attention', [False, True])
+def test_flip(attention):
+    "Half of the images are mirrored, or none; nothing else changes."
+    drawn = {}
+    for flip in (True, False):
+        trainer = make(attention=attention, flip=flip)
+        drawn[flip] = trainer.draw_batch()
+    (x0, *others), (plain, *same_others) = drawn[True], drawn[False]
+    real = [image for image in to_float(IMAGES)]
+    def found(x): return any(torch.equal(x, image) for image in real)
+    assert all(map(found, plain))
+    mirrored = [i for i, x in enumerate(x0) if not found(x)]
+    assert 0 < len(mirrored) < len(x0)
+    for i in mirrored: assert torch.equal(x0[i].flip(-1), plain[i])
+    for a, b in zip(others[:2], same_others[:2]): assert torch.equal(a, b)
+
 def spoil(trainer):
     "Make the output of a network not a number; returns a way back."
     return trainer.net.inp.register_forward_hook(lambda m, i, o: o*math.nan).remove
