@@ -303,13 +303,6 @@ def leave_together(
     sys.stdout.flush()
     os._exit(0)
 
-# %% ../nbs/21_cli.ipynb #d7e77a66
-class _Switch(argparse.BooleanOptionalAction):
-    "An option --a_b, or --a-b, and its opposite --no-a_b, or --no-a-b."
-    def __init__(self, option_strings, dest, **kwargs):
-        dashed = '--' + dest.replace('_', '-')
-        super().__init__(sorted({*option_strings, dashed}), dest, **kwargs)
-
 # %% ../nbs/21_cli.ipynb #4da02ebe
 @command
 def train(
@@ -327,7 +320,7 @@ def train(
     batch_size:int=None, # images in a step (16 on a CPU, 128 elsewhere)
     lr:float=None, # learning rate (the model's)
     tail:float=None, # fraction of the run at its end over which the learning rate falls to 0 (0)
-    flip:Param('mirror half of the images left to right; not for letters, clocks or X-rays (yes)', action=_Switch)=None, # the same
+    flip:Param('mirror half of the images left to right; not for letters, clocks or X-rays (yes)', action=argparse.BooleanOptionalAction)=None, # the same
     augment:float=None, # probability of each geometric augmentation (the model's)
     accumulate:int=None, # not there any more; use a smaller batch_size
     held_out:str=None, # split that is not trained on but watched, such as validation; '' for none (the recipe's, else none)
@@ -337,7 +330,7 @@ def train(
     device:str=None, # cuda, mps or cpu (the fastest there is)
     tracker:str=None, # also log to tensorboard, wandb, ... (none)
     resume:store_true=False, # go on with the run in --out; starts one if there is none
-    accept_new_data:Param('resume also where images were added, or are decoded to slightly other bytes', action=_Switch)=None, # the same
+    accept_new_data:store_true=False, # resume also where images were added, or are decoded to slightly other bytes
 ):
     "Train a model; what can be sampled from is in the folder of the run, all the time and at the end."
     options = locals()

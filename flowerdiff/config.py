@@ -14,7 +14,7 @@ from pathlib import Path
 # %% ../nbs/09_config.ipynb #ccf112fd
 import numpy as np, torch
 from fastcore.basics import patch
-from .core import (FlowerDiffError, check, check_choice, check_int, check_known, check_number, first_line,
+from .core import (FlowerDiffError, check, check_choice, check_int, check_known, check_number, class_number, first_line,
                              preview)
 from .schedule import SPACINGS, check_combination, check_sigmas, schedule_sigmas
 from .baseline_unet import BaselineUNet
