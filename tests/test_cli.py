@@ -369,7 +369,7 @@ def test_no_code_page_no_git_no_home(root):
         file = root/f'Blüten/{"花é"[i % 2]}/{i}.png'
         file.parent.mkdir(parents=True, exist_ok=True)
         make_grid_image(flower[None]).save(file)
-    env = dict(PATH='/nowhere', HOME='/nowhere', PYTHONIOENCODING='ascii')
+    env = dict(PATH=str(root/'none'), HOME=str(root/'none'), PYTHONIOENCODING='ascii')
     running = start('train --data Blüten --size 16 --model baseline --batch_size 8 --epochs 1 --out runs/Blüten', **env)
     said, _ = running.communicate(timeout=120)
     assert running.returncode == 0

@@ -365,7 +365,7 @@ def test_folder(data, done):
     line = read_log(done)[-1]
     assert [*line] == ['step', 'epoch', 'loss', 'pictures_per_second', 'seconds', 'skipped']
     meta, state = Checkpoint(done).read()
-    assert {*meta} == {'places', 'step', 'seconds', 'budget', 'settings', 'checksum', 'data', 'pictures', 'source',
+    assert {*meta} == {'how', 'places', 'step', 'seconds', 'budget', 'settings', 'checksum', 'data', 'pictures', 'source',
                        'split', 'held_out', 'best'}
     assert {*state} == {'net', 'ema', 'opt', 'bad', 'marks'}
 
