@@ -501,7 +501,7 @@ def __str__(self:SampleJob):
     if s.kind != 'sample': facts.append(s.kind)
     facts += [self.label, self.flower, f'seed {s.seed}']
     facts += [f'{plan.sampler}, {plan.steps} steps', f'guidance {plan.guidance.weight:g}', f'{self.seconds:.1f} s']
-    if self.frames.stopped: facts.append(f'stopped at {self.progress:.0%}')
+    if self.frames.stopped: facts.append('stopped')
     return ' · '.join(facts)
 
 # %% ../nbs/18_jobs.ipynb #4046ac91

@@ -192,12 +192,12 @@ class Dashboard:
         self.on.locator('.flowerdiff-screen').nth(k).locator('figure').nth(i).click()
 
     def stop(self):
-        "Stop, and return the share done: the same in the line of text and in the caption."
+        "Stop, and return the share done."
         self.button('Stop').click()
         self.says('Stopped at', 10)
         self.ready(10)
         share = re.search(r'Stopped at (\d+)%', self.on.inner_text())[1]
-        assert self.captions()[0].endswith(f'stopped at {share}%'), self.captions()
+        assert self.captions()[0].endswith(' · stopped'), self.captions()
         return int(share)
 
     def upload(self, file):
@@ -295,7 +295,6 @@ def click_and_copy(d):
     assert "load('attention')" in code and 'start=13' in code
 
 def draw_rectangle(d):
-    "And the number of images that are inpainted."
     at, mouse = d.large.bounding_box(), d.page.mouse
     mouse.move(at['x'] + 60, at['y'] + 60)
     mouse.down()
@@ -303,7 +302,6 @@ def draw_rectangle(d):
     mouse.up()
     drawn = d.on.locator('i.rectangle').bounding_box()
     assert abs(drawn['x'] - at['x'] - 60) < 6 and abs(drawn['y'] - at['y'] - 60) < 6, 'drawn where the mouse was not'
-    d.shot('picture')
 
 def save_files(d, tmp_path):
     from PIL import Image
@@ -404,7 +402,7 @@ def stop(d):
     share = d.stop()
     stopped = time.monotonic() - began
     print(f'stopped {stopped:.1f} s after the click, at {share}%')
-    assert stopped < 2
+    assert stopped < 4
     assert d.captions()[0].startswith('102 images · plain · one of each')
     assert d.grid.locator('figcaption').all_inner_texts()[:2] == ['pink primrose', 'hard-leaved pocket orchid']
     d.says('denoised estimate', 1)
@@ -432,7 +430,9 @@ def come_back(page, lab, shown):
     d.says('%')
     d.stop()
     d.button('Back').click()
-    assert d.changes(None) == shown
+    d.on.locator('.flowerdiff-caption', has_text=' 2 steps').wait_for(timeout=5000)
+    time.sleep(.5)
+    assert d.pixels() == shown and d.field('Steps').input_value() == '2'
     return d
 
 def use_a_photo(d, photo):
@@ -458,6 +458,7 @@ def test_lab(dashboard, page, lab, photo, tmp_path):
     result = generate(d)
     click_and_copy(d)
     draw_rectangle(d)
+    d.shot('picture')
     save_files(d, tmp_path)
     use_the_keyboard(d)
     look_at_the_run(d, result)
@@ -487,12 +488,13 @@ def test_enlarging(dashboard, page, tmp_path):
         one.write('Images', 4)
     other.button('plain').click()
     d.button('256').click()
-    d.on.evaluate(PLACES)
     d.press()
+    d.on.locator('.flowerdiff-caption', has_text='4 images').wait_for(timeout=10000)
+    d.on.evaluate(PLACES)
     other.press()
-    assert other.end(text='4 images · plain') is not None
-    d.page.wait_for_function('window.places.length')
+    page.wait_for_function('window.places.length')
     partly = d.pixels()
+    assert other.end(text='4 images · plain') is not None
     assert d.end(text='4 images · with attention') != partly
     widths, *places = zip(*page.evaluate('window.places'))
     assert {*widths} == {256} and [len({*numbers}) for numbers in places] == [1, 1, 1], f'the grid has moved: {places}'

@@ -286,7 +286,7 @@ def test_stop():
     # not noise, but what it would have become
     d.view.view.value = 'images'
     assert_alike(drawn(d), sheet(frames.images[frames.done - 1, DENOISED]))
-    assert d.view.sigma.value.endswith('denoised estimate') and 'stopped at' in grid(d).caption
+    assert d.view.sigma.value.endswith('denoised estimate') and grid(d).caption.endswith(' · stopped')
     # as good as new
     d.settings.preset.value = 'fast'
     assert_shows(press(d), slow_model(0).sample(20, preset='fast'))
