@@ -13,7 +13,7 @@ from flowerdiff.frames import COLS, DENOISED
 from flowerdiff.jobs import (
     ONE_OF_EACH, Job, SampleJob, SampleSettings, load_once, read_settings, to_png)
 from flowerdiff.models import Model, load, save
-from flowerdiff.schedule import ideal_denoiser
+from flowerdiff.denoiser import ideal_denoiser
 from flowerdiff.screen import BY_TIME, JobView, make_animation
 
 def ideal_model(size=32):

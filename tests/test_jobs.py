@@ -13,7 +13,7 @@ from flowerdiff.jobs import (
     read_settings, to_png, with_progress)
 from flowerdiff.models import Model, save
 from flowerdiff.sampling import Step, Trajectory
-from flowerdiff.schedule import ideal_denoiser
+from flowerdiff.denoiser import ideal_denoiser
 
 def ideal_model(n=100, size=32, **config):
     "A model that makes drawn flowers again, without any training."

@@ -4,6 +4,7 @@ import math
 import pytest, torch
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.schedule import *
+from flowerdiff.denoiser import *
 from refused import check_refused
 
 def seeded(): return torch.Generator().manual_seed(0)

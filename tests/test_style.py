@@ -10,10 +10,10 @@ top = Path(__file__).resolve().parent.parent
 package = sorted(p for p in (top/'flowerdiff').glob('*.py') if p.name != '_modidx.py')
 scripts = sorted(p for folder in ('tests', 'research', '.ci') for p in (top/folder).glob('*.py'))
 
-# of the package, in function bodies: 40,000 for 64 px, and what enlarging and what people bring take
-MAX_NODES = 51_000
+# of the package, in function bodies: 40,000 for 64 px, and what enlarging, what people bring and first contact take
+MAX_NODES = 53_500
 MAX_LINES = 500 # of a module, neither blank nor a marker of nbdev
-MATHEMATICS = 'schedule', 'baseline_unet', 'attention_unet', 'sampling', 'guidance'
+MATHEMATICS = 'schedule', 'denoiser', 'baseline_unet', 'attention_unet', 'sampling', 'guidance'
 
 def name_of(path): return str(path.relative_to(top))
 

@@ -6,7 +6,8 @@ from flowerdiff.attention_unet import AttentionUNet
 from flowerdiff.baseline_unet import BaselineUNet
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.images import DRAWN_NAMES, draw_flowers, to_float
-from flowerdiff.schedule import SCALINGS, SCHEDULES, SIGMA_DISTRIBUTIONS, WEIGHTS, schedule_sigmas
+from flowerdiff.schedule import SCHEDULES, schedule_sigmas
+from flowerdiff.denoiser import SCALINGS, SIGMA_DISTRIBUTIONS, WEIGHTS
 from flowerdiff.training import (N_AUGMENT, LossMeter, Trainer, apply_affine, ema_update, epoch_order, fit_profile,
                                  lr_factor, posthoc_weights, power_gamma, random_affine, seed_step)
 

@@ -9,7 +9,8 @@ from flowerdiff.attention_unet import AttentionUNet, SelfAttention
 from flowerdiff.baseline_unet import BaselineUNet, net_cost
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.images import draw_flowers, to_float
-from flowerdiff.schedule import Denoiser, add_noise
+from flowerdiff.schedule import add_noise
+from flowerdiff.denoiser import Denoiser
 
 WEIGHTS = Path(flowerdiff.__file__).parent/'weights'
 NETS = dict(baseline=BaselineUNet, attention=AttentionUNet)
