@@ -144,7 +144,9 @@ def _append_zero(sigmas): return nn.functional.pad(sigmas, (0, 1))
 def _schedule_points(sigmas, t):
     "Take the steps of a schedule nearest to `t`, and 0."
     # in this order: Apple's GPUs have no float64
-    return _append_zero(sigmas.cpu().double()[t.round().long()])
+    points = sigmas.cpu().double()
+    nearest = t.round().long()
+    return _append_zero(points[nearest])
 
 # %% ../nbs/02_schedule.ipynb #dc751229
 def linear_sigmas(
@@ -182,7 +184,9 @@ def karras_sigmas(
 )->torch.Tensor: # (steps+1,) float64, falling to 0
     "Make sigmas whose 1/rho-th powers are equally spaced (EDM, eq. 5)."
     check_number('rho', rho, .001)
-    return _append_zero(_even_steps(steps, sigma_min, sigma_max, lambda s: s**(1/rho))**rho)
+    def axis(s): return s**(1/rho)
+    s = _even_steps(steps, sigma_min, sigma_max, axis)
+    return _append_zero(s**rho)
 
 # %% ../nbs/02_schedule.ipynb #babce536
 def log_snr_sigmas(
@@ -191,7 +195,8 @@ def log_snr_sigmas(
     sigma_max:float=80., # first noise level
 )->torch.Tensor: # (steps+1,) float64, falling to 0
     "Make sigmas whose log SNR is equally spaced."
-    return _append_zero(_even_steps(steps, sigma_min, sigma_max, math.log).exp())
+    s = _even_steps(steps, sigma_min, sigma_max, math.log)
+    return _append_zero(s.exp())
 
 # %% ../nbs/02_schedule.ipynb #2e8253a1
 SPACINGS = dict(linear=linear_sigmas, trailing=trailing_sigmas, karras=karras_sigmas,

@@ -24,7 +24,7 @@ from .controls import add_controls, control, line, observe, set_visible
 # %% ../nbs/23_screen.ipynb #85e0b03f
 class ImageGrid(anywidget.AnyWidget):
     "Images to click on, or one to draw a rectangle on."
-    _esm, _css = [(files('flowerdiff')/f).read_text() for f in ('screen.js', 'screen.css')]
+    _esm, _css = [(files('flowerdiff')/f).read_text('utf-8') for f in ('screen.js', 'screen.css')]
     # a sheet of images, PNG or JPEG; how many there are, and how many in a row of the sheet
     value = traitlets.Bytes(b'').tag(sync=True)
     cells = traitlets.List([1, 1]).tag(sync=True)
