@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
 from flowerdiff.core import atomic_write
+from flowerdiff.data import ImageDataset
 from flowerdiff.distances import kid
 from flowerdiff.evaluation import Reference
 from flowerdiff.models import Model
@@ -45,10 +46,9 @@ def with_preset(
 
 def held_out_classes(
     m:Model,
-    ref:Reference, # real images
+    held:ImageDataset, # held-out images, or None
 )->list: # class numbers; None: as frequent as in training
     "List classes as frequent as in the held-out images, shuffled."
-    held = ref.held_out
     labelled = held is not None and held.labels is not None
     if not labelled or not m.classes: return None
     names = [held.class_names[i] for i in held.labels.tolist()]
@@ -63,7 +63,7 @@ def score(
     seed:int=SEARCH_SEED,
 )->dict: # value, error: KID and its standard error
     "Compare samples with the held-out images by KID; where none are held out, with the others."
-    plan, classes = m.plan(), held_out_classes(m, ref)
+    plan, classes = m.plan(), held_out_classes(m, ref.held_out)
     parts = []
     for start in range(0, n, 256):
         size = min(256, n - start)

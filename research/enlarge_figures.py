@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from flowerdiff.core import atomic_write, check, make_folder
-from flowerdiff.data import fingerprint
+from flowerdiff.data import ImageDataset, fingerprint, load_images
 from flowerdiff.distances import Extractor, frechet, kid, manifold
 from flowerdiff.enlarging import FACTOR, enlarge_bicubic, shrink
 from flowerdiff.evaluation import METRICS, Reference, model_card, real_baseline, summarise
@@ -112,14 +112,14 @@ def judge_job(
 
 def search_job(
     out:Path,
-    ref:Reference, # photos of 256 px
+    extract:Extractor, # of features
+    photos:ImageDataset, # of 256 px
     n:int, # how many to enlarge
 )->Job:
-    "Take some held-out photos of all classes."
-    order = np.random.default_rng(0).permutation(len(ref.unseen))
-    some = order[:n]
-    photos = ref.held_out.images[some]
-    return Job(out, ref.extract, photos, ref.unseen[some], ref.unseen, SEARCH_SEED)
+    "Take some photos of all classes."
+    order = np.random.default_rng(0).permutation(len(photos))
+    some, features = order[:n], extract(photos.images)
+    return Job(out, extract, photos.images[some], features[some], features, SEARCH_SEED)
 
 def shrink_photos(
     photos:torch.Tensor, # uint8 (N, 3, H, W)
@@ -271,7 +271,7 @@ class Judge:
         "Judge generated images, as they are and enlarged; returns their FD by way."
         m = load(name)
         nfe = m.plan().nfe
-        classes = held_out_classes(m, self.refs[LARGE])
+        classes = held_out_classes(m, self.refs[LARGE].held_out)
         low = generate(self.job, m, name, classes)
         wanted = np.array(m.classes)[classes][:len(low)]
         found = measure(self.job, name, low, AS_IT_IS)
@@ -396,11 +396,11 @@ def enlarge_figures(
     if search:
         known = m.config.training['data']['splits']
         check(SEARCH_SPLIT not in known, f"{stage} has seen the photos of {SEARCH_SPLIT}: nothing can be chosen by them")
-        large = Reference(data, extract, LARGE, SEARCH_SPLIT)
+        photos = load_images(data, LARGE, SEARCH_SPLIT)
         chosen = json.loads(settings) if settings else SEARCHED
         ways = [stage_way(m, s) for s in chosen]
-        classes = held_out_classes(load(MODELS[0]), large)
-        return compare_ways(search_job(out, large, n or 128), ways, classes)
+        classes = held_out_classes(load(MODELS[0]), photos)
+        return compare_ways(search_job(out, extract, photos, n or 128), ways, classes)
     refs = {size: Reference(data, extract, size) for size in (LARGE, SMALL)}
     large = refs[LARGE]
     ours = stage_way(m, json.loads(settings or '{}'))

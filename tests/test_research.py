@@ -81,11 +81,11 @@ def test_search_follows_the_held_out_classes():
     from common import held_out_classes
     held_out = SimpleNamespace(labels=torch.tensor([0, 0, 1]), class_names=['iris', 'rose'])
     m = SimpleNamespace(classes=['rose', 'iris', 'lily'])
-    classes = held_out_classes(m, SimpleNamespace(held_out=held_out))
+    classes = held_out_classes(m, held_out)
     assert sorted(classes) == [0, 1, 1]
     held_out.class_names = ['iris', 'unknown']
-    assert held_out_classes(m, SimpleNamespace(held_out=held_out)) is None
-    assert held_out_classes(m, SimpleNamespace(held_out=None)) is None
+    assert held_out_classes(m, held_out) is None
+    assert held_out_classes(m, None) is None
 
 def test_versions_are_told_apart(capsys):
     "Results that differ, and results that are gone, are both found; what rounding does is not."
