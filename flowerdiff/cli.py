@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'MAX_IMAGES', 'SETTINGS', 'spell_option', 'read_options', 'command', 'check_files', 'image_format',
-           'in_batches', 'check_job', 'write_images', 'write_grid', 'split_names', 'sample', 'enlarged_file', 'enlarge',
-           'join_settings', 'run_folder', 'load_training_data', 'leave_together', 'train', 'make_generator',
-           'write_report', 'eval', 'server_command', 'lab']
+           'in_batches', 'check_job', 'write_images', 'write_grid', 'split_names', 'check_sample', 'find_classes',
+           'sample', 'enlarged_file', 'enlarge', 'join_settings', 'run_folder', 'load_training_data', 'leave_together',
+           'train', 'make_generator', 'write_report', 'eval', 'server_command', 'lab']
 
 # %% ../nbs/25_cli.ipynb #c345cb40
 import argparse, csv, functools, importlib.util, inspect, os, shutil, subprocess, sys, time, warnings
@@ -131,11 +131,11 @@ def write_grid(
     m, # Model to sample
     file:Path, # to write
     n:int, # images
-    kind:str, # of the file, from image_format
     rows=None, # Trajectory to show instead of the images
     **how, # classes, seed, size and plan, as in Model.sample
 ):
     "Write all images into one."
+    kind = image_format(file)
     import torch
     from flowerdiff.images import make_grid_image, to_uint8
     if rows:
@@ -159,9 +159,37 @@ def split_names(
     names = next(csv.reader([text], skipinitialspace=True))
     return [name.strip() for name in names]
 
-# %% ../nbs/25_cli.ipynb #a0d22563
+# %% ../nbs/25_cli.ipynb #c1150002
 MAX_IMAGES = 10_000
 
+def check_sample(
+    out:str, # options of sample
+    n:int,
+    seed:int,
+    trajectory:int,
+)->bool: # will the images go into a folder?
+    "Check what does not depend on the model."
+    in_folder = out.endswith(('/', os.sep))
+    if in_folder: check_writable(user_path(out))
+    else: image_format(out)
+    most = None if in_folder else MAX_IMAGES
+    check_int('n', 1 if n is None else n, 1, most)
+    check_int('seed', seed, 0, MAX_SEED)
+    check(trajectory is None or not in_folder, f"--trajectory makes one image: give a file to --out, not {out}")
+    return in_folder
+
+# %% ../nbs/25_cli.ipynb #c1150004
+def find_classes(
+    model:str, # as in load
+    text:str, # names of classes between commas, 'all', 'list', or None
+)->tuple: # all classes of the model; those that the text names, or ['list'], or None
+    "Find the classes that were asked for."
+    known = read_classes(find_model(model))
+    wanted = split_names(text, known)
+    for name in wanted or []: known and wanted != ['list'] and class_number(known, name)
+    return known, wanted
+
+# %% ../nbs/25_cli.ipynb #a0d22563
 @command
 def sample(
     model:str='attention', # baseline, attention, the folder of a training run, or a Hub repository (owner/name)
@@ -179,15 +207,9 @@ def sample(
     compile:store_true=False, # with torch.compile: half a minute of preparation, then faster
 ):
     "Make flowers from noise, and write them into one image file, or into a folder."
-    in_folder = out.endswith(('/', os.sep))
-    kind = check_writable(user_path(out)) if in_folder else image_format(out)
-    check_int('n', 1 if n is None else n, 1, None if in_folder else MAX_IMAGES)
-    check_int('seed', seed, 0, MAX_SEED)
-    check(trajectory is None or not in_folder, f"--trajectory makes one image: give a file to --out, not {out}")
-    known = read_classes(find_model(model))
-    if classes == 'list' and known: return print(*known, sep='\n')
-    wanted = split_names(classes, known)
-    for name in wanted or []: known and class_number(known, name)
+    in_folder = check_sample(out, n, seed, trajectory)
+    known, wanted = find_classes(model, classes)
+    if wanted == ['list']: return print(*known, sep='\n')
     from flowerdiff.models import load
     from flowerdiff.sampling import Trajectory
     rows = None if trajectory is None else Trajectory(trajectory)
@@ -199,7 +221,7 @@ def sample(
     how = dict(classes=wanted, seed=seed, size=size, plan=plan)
     began = time.perf_counter()
     if in_folder: write_images(m, user_path(out), n, dict(model=model, classes=classes), **how)
-    else: write_grid(m, user_path(out), n, kind, rows, **how)
+    else: write_grid(m, user_path(out), n, rows, **how)
     seconds = time.perf_counter() - began
     evaluations = f'{plan.nfe} + {stage.plan().nfe}' if stage else plan.nfe
     print(f'{counted(n, "image")}, {evaluations} network evaluations each, in {seconds:.1f} s on {m.device} ({m.dtype}): {out}')
