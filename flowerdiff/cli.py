@@ -163,10 +163,10 @@ def split_names(
 MAX_IMAGES = 10_000
 
 def check_sample(
-    out:str, # options of sample
-    n:int,
-    seed:int,
-    trajectory:int,
+    out:str, # as in sample
+    n:int, # as in sample
+    seed:int, # as in sample
+    trajectory:int, # as in sample
 )->bool: # will the images go into a folder?
     "Check what does not depend on the model."
     in_folder = out.endswith(('/', os.sep))

@@ -51,7 +51,8 @@ def held_out_classes(
     "List classes as frequent as in the held-out images, shuffled."
     labelled = held is not None and held.labels is not None
     if not labelled or not m.classes: return None
-    names = [held.class_names[i] for i in held.labels.tolist()]
+    labels = held.labels.tolist()
+    names = [held.class_names[i] for i in labels]
     if not {*names} <= {*m.classes}: return None
     order = np.random.default_rng(0).permutation(len(names))
     return [m.classes.index(names[i]) for i in order]
@@ -69,4 +70,5 @@ def score(
         size = min(256, n - start)
         parts.append(m.sample(size, classes=classes, seed=seed, start=start, plan=plan))
     real = ref.known if ref.unseen is None else ref.unseen
-    return kid(ref.extract(torch.cat(parts)), real)._asdict()
+    made = ref.extract(torch.cat(parts))
+    return kid(made, real)._asdict()
