@@ -233,7 +233,6 @@ def enlarged_file(
 )->Path:
     "Choose the file of an enlarged image."
     source = user_path(file)
-    check(source.is_file(), f"{file} cannot be read as an image: there is no such file")
     out = user_path(out or source.with_name(f'{source.stem}-4x.png'))
     same = out.exists() and out.samefile(source)
     check(not same, f"--out {out} is the image to enlarge: give another file")
@@ -250,6 +249,7 @@ def enlarge(
     device:str=None, # cuda, mps or cpu (the fastest there is)
 ):
     "Make an image four times as large, with new detail."
+    check(user_path(file).is_file(), f"{file} cannot be read as an image: there is no such file")
     target = enlarged_file(file, out)
     kind = image_format(target)
     check_int('seed', seed, 0, MAX_SEED)
