@@ -154,7 +154,7 @@ def test_settings_that_differ_are_kept_apart():
     import enlarge_figures as e
     stage = small_stage()
     base = dict(sigmas=[.1, 0])
-    other = [dict(sigmas=[.2, 0]), dict(low_sigma=.01), dict(sampler='ddim')]
+    other = [dict(sigmas=[.2, 0]), dict(low_sigma=.02), dict(sampler='ddim')]
     ways = [e.stage_way(stage, base | more) for more in [{}, *other]]
     keys = [way.key for way in ways]
     assert len({*keys}) == 4 and {way.nfe for way in ways} == {1}
