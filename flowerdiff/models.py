@@ -21,7 +21,7 @@ from fastcore.meta import delegates
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from .core import (STAGE, FlowerDiffError, atomic_write, check, check_choice, check_int, check_known, check_number,
-                             find_model, first_line, make_folder, pick_device, preview, user_path, warn, write_text)
+                             counted, find_model, first_line, make_folder, pick_device, preview, user_path, warn, write_text)
 from .schedule import SPACINGS, add_noise, check_sigmas
 from .denoiser import Denoiser
 from .baseline_unet import Compiled
@@ -121,10 +121,10 @@ def nfe(self:SamplePlan)->int:
 @patch
 def __str__(self:SamplePlan):
     first, (low, high) = self.sigmas[0], self.guidance.interval
-    text = f'{self.sampler}, {self.steps} steps from sigma {first:.4g}'
+    text = f"{self.sampler}, {counted(self.steps, 'step')} from sigma {first:.4g}"
     if self.guidance.weight != 1: text += f', guidance {self.guidance.weight:g}'
     if self.guidance.weight != 1 and high < math.inf: text += f' between sigma {low:g} and {high:g}'
-    return f'{text}: {self.nfe} evaluations'
+    return f"{text}: {counted(self.nfe, 'evaluation')}"
 
 # %% ../nbs/11_models.ipynb #05b97284
 @patch

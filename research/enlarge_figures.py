@@ -18,7 +18,7 @@ from fastcore.script import call_parse, store_true
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from flowerdiff.core import atomic_write, check, make_folder
+from flowerdiff.core import atomic_write, check, counted, make_folder
 from flowerdiff.data import ImageDataset, fingerprint, load_images
 from flowerdiff.distances import Extractor, frechet, kid, manifold
 from flowerdiff.enlarging import FACTOR, enlarge_bicubic, shrink
@@ -377,7 +377,7 @@ def describe(
     "Say what was judged, by which images and where."
     steps = stage.config.training['steps']
     data = dict(key=ref.train.key)
-    name = f'{way.name}, {way.nfe} evaluations'
+    name = f"{way.name}, {counted(way.nfe, 'evaluation')}"
     return dict(way=name, trained_steps=steps, data=data, extractor=ref.extract.name, device=str(stage.device))
 
 @call_parse
