@@ -34,6 +34,8 @@ def execute(path):
     nb = NBProcessor(path, rm_directives=False, process=True).nb
     os.chdir(path.parent)
     sys.path.insert(0, str(top))
+    # nbdev_export in the last cell would rewrite the package under the notebooks that run beside this one
+    os.environ['IN_TEST'] = '1'
     def left_out(cell): return not is_run(cell, flags)
     CaptureShell(path, mpl_format='png').run_all(nb, exc_stop=True, preproc=left_out)
     return nb
