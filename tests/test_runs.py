@@ -366,7 +366,7 @@ def test_folder(data, done):
     assert [*line] == ['step', 'epoch', 'loss', 'pictures_per_second', 'seconds', 'skipped']
     meta, state = Checkpoint(done).read()
     assert {*meta} == {'how', 'places', 'step', 'seconds', 'budget', 'settings', 'checksum', 'data', 'pictures', 'source',
-                       'split', 'held_out', 'best'}
+                       'split', 'held_out', 'best', 'threads'}
     assert {*state} == {'net', 'ema', 'opt', 'bad', 'marks'}
 
 def test_all_states_damaged(data, done, tmp_path):
