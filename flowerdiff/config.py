@@ -7,7 +7,7 @@ __all__ = ['FASTER', 'NETS', 'KINDS', 'FORMAT', 'NEEDED', 'Preset', 'make_preset
            'ModelConfig', 'read_config', 'build', 'frequent_labels', 'pick_labels']
 
 # %% ../nbs/10_config.ipynb #68a70a23
-import json, math
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from .core import (FlowerDiffError, check, check_choice, check_int, check_known, check_number, class_number, first_line,
-                             preview)
+                             preview, read_json)
 from .schedule import SPACINGS, check_sigmas, schedule_sigmas
 from .denoiser import check_combination
 from .baseline_unet import BaselineUNet
@@ -224,11 +224,7 @@ def read_config(
     file:Path, # config.json
 )->ModelConfig:
     "Read the config of a model."
-    try: data = json.loads(file.read_text(encoding='utf-8'))
-    except (ValueError, OSError, RecursionError) as e:
-        why = first_line(e)
-        raise FlowerDiffError(f"{file} is not readable JSON ({why}): get the model again") from None
-    return ModelConfig.from_json(data, str(file))
+    return ModelConfig.from_json(read_json(file), str(file))
 
 # %% ../nbs/10_config.ipynb #7959216d
 def build(

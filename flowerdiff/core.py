@@ -6,7 +6,8 @@
 __all__ = ['MAX_SEED', 'STAGE', 'FILES', 'BUNDLED', 'FlowerDiffError', 'check', 'first_line', 'accept_all_letters', 'warn',
            'preview', 'counted', 'check_int', 'check_choice', 'check_known', 'check_number', 'check_seed', 'user_path',
            'cache_folder', 'check_writable', 'make_folder', 'retry_held', 'atomic_write', 'write_text', 'bundled',
-           'download_model', 'find_model', 'class_number', 'read_classes', 'Device', 'pick_device', 'out_of_memory']
+           'download_model', 'find_model', 'class_number', 'read_json', 'read_classes', 'Device', 'pick_device',
+           'out_of_memory']
 
 # %% ../nbs/00_core.ipynb #502b1cd4
 import difflib, json, math, os, re, sys, tempfile, unicodedata, time
@@ -288,12 +289,22 @@ def class_number(
     raise FlowerDiffError(f"unknown class '{c}': {hint}")
 
 # %% ../nbs/00_core.ipynb #5eec7261
+def read_json(
+    file:Path, # of a model
+): # what is in it
+    "Read a JSON file."
+    try: return json.loads(file.read_text(encoding='utf-8'))
+    except (ValueError, OSError, RecursionError) as e:
+        why = first_line(e)
+        raise FlowerDiffError(f"{file} is not readable JSON ({why}): get the model again") from None
+
 def read_classes(
     folder:Path, # of a model
 )->list: # of names; empty where there are none
     "Read the class names of a model."
-    try: names = json.loads((folder/'config.json').read_text('utf-8'))['classes']
-    except (OSError, ValueError, KeyError, TypeError): return []
+    config = read_json(folder/'config.json')
+    names = config.get('classes') if isinstance(config, dict) else None
+    # what else is wrong with a config is said when it is loaded
     return names if isinstance(names, list) else []
 
 # %% ../nbs/00_core.ipynb #569cd738

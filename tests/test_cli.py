@@ -25,7 +25,8 @@ def save_models(root):
     preset = dict(spacing=[.5, .1, 0.], clip=True)
     net = dict(widths=[8, 16, 24], n_emb=16)
     stage = ModelConfig(64, 'edm', 'cosine', 'enlarge', net=net, preset=preset, sigma_data=.1)
-    for name, config in dict(tiny=config, chained=chained, stage=stage).items():
+    unnamed = ModelConfig(16, 'v', 'cosine', 'baseline', net=dict(widths=[16, 32]))
+    for name, config in dict(tiny=config, chained=chained, stage=stage, unnamed=unnamed).items():
         torch.manual_seed(0)
         network = build(config)
         torch.nn.init.normal_(network.out.weight, std=.05)
@@ -74,6 +75,8 @@ WRONG = [
     ('sample --sampler magic', "unknown sampler 'magic'"),
     ('sample --device gpu', "unknown device 'gpu'"),
     ('sample --classes rise', 'did you mean rose'),
+    ('sample --classes rose --model unnamed', 'trained without classes'),
+    ('sample --classes list --model unnamed', 'trained without classes'),
     ('sample --steps 0', 'steps is 0'),
     ('sample --trajectory 30', '30'),
     ('sample --trajectory 0', '0'),
