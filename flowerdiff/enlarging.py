@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACTOR', 'MARGIN', 'CROP', 'LOW_MEAN', 'LOW_STD', 'resize', 'shrink', 'enlarge_bicubic', 'ChannelNorm', 'LocalBlock',
-           'local_blocks', 'EnlargeUNet', 'measure_detail', 'DetailDenoiser', 'crop_corners', 'random_crops', 'Window',
-           'windows', 'in_tiles']
+           'local_blocks', 'EnlargeUNet', 'measure_detail', 'DetailDenoiser', 'change_sharpness', 'crop_corners',
+           'random_crops', 'Window', 'windows', 'in_tiles']
 
 # %% ../nbs/09_enlarging.ipynb #7a157e6b
 import math
@@ -196,6 +196,16 @@ def loss(self:DetailDenoiser,
 
 EnlargeUNet.denoiser = DetailDenoiser
 
+# %% ../nbs/09_enlarging.ipynb #f3317531
+def change_sharpness(
+    images:torch.Tensor, # (N, C, H, W)
+    amount:torch.Tensor, # (N,) -1: mean of 4x4 pixels, 0: shrink, above 0: sharper
+)->torch.Tensor: # float (N, C, H/4, W/4)
+    "Shrink images to a quarter as softer or sharper filters do."
+    small = shrink(images)
+    mean = F.avg_pool2d(images.float(), FACTOR)
+    return small + as_column(amount, small)*(small - mean)
+
 # %% ../nbs/09_enlarging.ipynb #e9e70427
 MARGIN = 16
 
@@ -212,7 +222,7 @@ def crop_corners(
 def random_crops(
     images:torch.Tensor, # (N, C, H, W), any dtype
     size:int, # height and width of a crop, a multiple of FACTOR
-    u:torch.Tensor, # (2, N) uniform random numbers in [0, 1): where to cut
+    u:torch.Tensor, # (3, N) uniform random numbers in [0, 1): where to cut, and how sharp the small images are
 )->tuple: # crops (N, C, size, size), and their small parts enlarged, float (N, C, size, size)
     "Cut a crop out of each image."
     h, w = images.shape[-2:]
@@ -222,7 +232,8 @@ def random_crops(
     lefts = crop_corners(w, wide, u[1])
     crops = [x[:, t:t + wide, l:l + wide] for x, t, l in zip(images, tops, lefts)]
     crops = torch.stack(crops)
-    low = enlarge_bicubic(shrink(crops))
+    small = change_sharpness(crops, 2*u[2] - 1)
+    low = enlarge_bicubic(small)
     inner = slice(MARGIN, -MARGIN)
     crops = crops[..., inner, inner]
     return crops, low[..., inner, inner]
@@ -238,7 +249,7 @@ def prepare(self:EnlargeUNet,
     mine:slice, # which of them these are
 )->tuple: # uint8 (n, C, CROP, CROP), and keyword arguments of the network
     "Cut crops, and make what the network sees of them."
-    u = torch.rand(2, n)[:, mine]
+    u = torch.rand(3, n)[:, mine]
     crops, low = random_crops(images, CROP, u)
     z = torch.randn(n)[mine]
     sigma = (LOW_MEAN + LOW_STD*z).exp().clamp(.002, 2.).to(low.device)
