@@ -7,7 +7,7 @@ __all__ = ['RUN_BUTTONS', 'SHOWN_BUTTONS', 'HAS_MP4', 'FILE_BUTTONS', 'IMAGE_BUT
            'TRIES', 'INVERSION', 'Dashboard']
 
 # %% ../nbs/24_dashboard.ipynb #4dd781e0
-import base64, io, math, time
+import base64, io, time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from PIL import Image
 from .core import check, check_int
 from .images import make_grid_image, read_image
 from .models import Model
+from .editing import strength_sigma
 from .jobs import (ONE_OF_EACH, WALK, Job, SampleJob, SampleSettings, dump_settings, load_once, read_settings,
                              to_png)
 from .controls import (RED, SettingsPanel, TrainingPanel, add_controls, colored, control, enlarged_size, line,
@@ -366,8 +367,7 @@ def edit(self:Dashboard,
 @patch
 def variations(self:Dashboard):
     "Add noise to the image, and remove it again."
-    sigma = math.tan(self.strength.value*math.pi/2)
-    self.edit('variations', sigma=round(sigma, 3))
+    self.edit('variations', sigma=strength_sigma(self.strength.value))
 
 @patch
 def inpaint(self:Dashboard):

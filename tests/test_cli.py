@@ -98,14 +98,26 @@ WRONG = [
     ('sample --size 1000000', 'cannot make images of 1000000 x 1000000'),
     ('sample --size 64 --model chained --trajectory 3', '--trajectory shows images as they are drawn'),
     ('sample --model stage', 'this model enlarges, and draws nothing'),
+    ('sample --from nowhere.png', 'nowhere.png cannot be read as an image: there is no such file'),
+    ('sample --from tiny', 'tiny cannot be read as an image'),
+    ('sample --from file', 'file cannot be read as an image'),
+    ('sample --from photo.png --out photo.png', '--out photo.png is the image that is read'),
+    ('sample --from photo.png --strength 0', 'strength is 0.0: give a number of at least 0.05 and at most 0.95'),
+    ('sample --from photo.png --strength 1', 'strength is 1.0'),
+    ('sample --from photo.png --strength nan', 'strength is nan'),
+    ('sample --strength .6', '--strength 0.6 says how much to change an image: name one with --from'),
+    ('sample --from photo.png --size 24', 'size is 24: variations are as large as the images, or four times as large'),
+    ('sample --from photo.png --size 64', 'names no enlarger'),
+    ('sample --from photo.png --classes rise', 'did you mean rose'),
+    ('sample --from photo.png --model stage', 'this model enlarges, and draws nothing'),
     ('enlarge nowhere.png', 'nowhere.png cannot be read as an image'),
     ('enlarge file', 'file cannot be read as an image'),
     ('enlarge .', '. cannot be read as an image'),
     ('enlarge large.png', 'it has 1501 x 1500 pixels: shrink it to 2.25 million or fewer'),
     ('enlarge huge.png', 'it has 12000 x 9000 pixels'),
     ('enlarge vast.png', 'vast.png cannot be read as an image'),
-    ('enlarge photo.png --out photo.png', '--out photo.png is the image to enlarge'),
-    ('enlarge photo.png --out tiny/../photo.png', 'is the image to enlarge'),
+    ('enlarge photo.png --out photo.png', '--out photo.png is the image that is read'),
+    ('enlarge photo.png --out tiny/../photo.png', 'is the image that is read'),
     ('enlarge photo.png --out x.txt', '.png, .jpg, .jpeg, .webp'),
     ('enlarge photo.png --out tiny', '--out tiny is a folder'),
     ('enlarge photo.png --out file/x.png', 'cannot write to the folder file'),
@@ -167,7 +179,8 @@ def test_help_is_light():
 # refused before PyTorch is imported
 EARLY = [line for line, _ in WRONG if line in (
     'sample --n 0', 'sample --out .', 'sample --out x.txt', 'sample --seed -1', 'sample --model gan',
-    'sample --classes rise', 'enlarge photo.png --out x.txt',
+    'sample --classes rise', 'sample --from nowhere.png', 'sample --from photo.png --strength 1', 'sample --strength .6',
+    'enlarge photo.png --out x.txt',
     'train --shard', 'eval --n 2', 'eval --against none', 'eval --card file/c.md', 'lab --port 99999')]
 
 def test_refusals_are_light(root):
@@ -182,7 +195,7 @@ def test_refusals_are_light(root):
         except SystemExit as stop: assert stop.code == 2, line
         assert not {'torch', 'matplotlib', 'datasets'} & {*sys.modules}, line
     """
-    assert len(EARLY) == 12
+    assert len(EARLY) == 15
     subprocess.run([sys.executable, '-c', code, *EARLY], check=True)
 
 def test_both_spellings(root):
@@ -240,6 +253,53 @@ def test_size_that_is_drawn(root, capsys):
     call('sample --model chained --n 1 --size 24 --out drawn.png')
     assert '1 image, 10 network evaluations each' in capsys.readouterr().out
     assert Image.open('drawn.png').size == (24, 24)
+
+def varied(model, n, **how):
+    "What the library makes of the photo."
+    m = load(model)
+    photo = to_float(read_image('photo.png', 16))[None]
+    return m.variations(photo.repeat(n, 1, 1, 1), 1.376, **how)
+
+def test_from_a_photo(root, capsys):
+    "Twelve variations, those of the library; the photo stays as it is."
+    before = (root/'photo.png').read_bytes()
+    call('sample --model tiny --from photo.png --strength .6 --seed 3 --out varied.png')
+    assert capsys.readouterr().out.startswith('12 images, 10 network evaluations each')
+    assert np.array_equal(Image.open('varied.png'), make_grid_image(varied('tiny', 12, classes='any', seed=3)))
+    call('sample --model tiny --from_=photo.png --strength=.6 --classes all --steps 4 --out each.png')
+    flowers = ['rose', 'iris', 'oxeye daisy']
+    assert np.array_equal(Image.open('each.png'), make_grid_image(varied('tiny', 3, classes=flowers, steps=4)))
+    call('sample --model unnamed --from photo.png --n 2 --out two.png')
+    assert Image.open('two.png').size == (38, 20) and (root/'photo.png').read_bytes() == before
+
+def test_from_a_photo_in_rows(root):
+    "The first row is the photo with noise."
+    call('sample --model tiny --from photo.png --strength .1 --n 2 --trajectory 3 --out rows.png')
+    rows = np.array(Image.open('rows.png')).astype(int)
+    margin = rows.shape[1] - (2*18 + 2)
+    first = rows[2:18, margin + 2:margin + 18]
+    assert abs(first - read_image('photo.png', 16).permute(1, 2, 0).numpy()).mean() < 30
+
+def test_from_a_photo_and_enlarged(root, capsys):
+    "Into a folder, in batches, and the job goes on."
+    line = 'sample --model chained --from photo.png --strength .6 --size 64 --classes iris --out large/'
+    call(f'{line} --n 2')
+    call(f'{line} --n 3')
+    images = load('chained').enlarge(varied('chained', 3, classes='iris'))
+    for i, image in enumerate(to_uint8(images)):
+        close = read_image(root/f'large/{i:06}.png').int() - image.int()
+        assert close.abs().max() <= 1
+    assert read_facts(root/'large/000002.png')['from'] == 'photo.png'
+    for other in ('--strength .7', '--from file'):
+        with pytest.raises(SystemExit): call(f'{line} {other}')
+    assert len(files_of(root/'large')) == 3
+
+def test_help_calls_it_from(monkeypatch, capsys):
+    "Not from_, which Python wants."
+    monkeypatch.setenv('COLUMNS', '120')
+    with pytest.raises(SystemExit): call('sample --help')
+    said = capsys.readouterr().out
+    assert '--from FROM ' in said and 'from_' not in said.lower()
 
 def test_enlarge(root, capsys):
     "The image of the library, next to the original, which stays as it is."

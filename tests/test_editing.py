@@ -29,6 +29,8 @@ def filled(value):
 # calls, and what their messages must say
 WRONG = [
     (lambda: m.variations([x], .5), 'not a float tensor'),
+    (lambda: m.variations(x, .5, size=8), 'size is 8: variations are as large as the images'),
+    (lambda: m.variations(x, .5, plan=m.plan()), 'a plan says everything: leave out sigma_max'),
     (lambda: m.variations(x.byte(), .5), 'not a float tensor'),
     (lambda: m.variations(x[0], .5), r'images of shape \(3, 16, 16\): give'),
     (lambda: m.variations(x[:0], .5), r'images of shape \(0, 3, 16, 16\)'),
