@@ -220,7 +220,8 @@ x = m.sample_from(noise, same=True, {how})""",
 mask = torch.zeros(m.config.size)
 mask[{box[1]}:{box[3]}, {box[0]}:{box[2]}] = 1
 x = m.inpaint(x.repeat({n}, 1, 1, 1), mask, {how})""",
-    photo="""from flowerdiff.images import read_image, to_float
+    photo="""from flowerdiff import read_image
+from flowerdiff.images import to_float
 # a file of your own
 x = to_float(read_image('photo.png', m.config.size, channels=m.shape[0]))[None]""")
 
@@ -255,7 +256,7 @@ def code(self:SampleSettings,
     named:bool=True, # load knows the name of the model
 )->str: # lines that leave the images in x
     "Write Python that makes the images."
-    model = f'from flowerdiff.models import load\nm = load({self.model!r})'
+    model = f'from flowerdiff import load\nm = load({self.model!r})'
     if not named: model = f'# m: the Model called {self.model!r}'
     return f'{model}\n{self.calls()}'
 

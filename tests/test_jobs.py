@@ -1,5 +1,5 @@
 """Guards for flowerdiff.jobs: settings, frames, and jobs that are watched, stopped and broken."""
-import base64, gc, json, math, time
+import base64, gc, json, math, subprocess, sys, time
 from copy import copy
 from dataclasses import replace
 import psutil, pytest, torch
@@ -48,6 +48,13 @@ def run_code(code, **known):
     "Run Python, and return its x."
     exec(code, known)
     return known['x']
+
+def test_code_runs_where_nothing_is_imported():
+    "Models are given their methods to edit images by another module."
+    source = replace(plain, model='baseline', steps=2, n=1)
+    code = replace(source, kind='variations', source=source.one(0), sigma=.8).code()
+    done = subprocess.run([sys.executable, '-c', f'{code}\nprint(*x.shape)'], capture_output=True, text=True)
+    assert done.stdout.split() == ['1', '3', '64', '64'], done.stderr
 
 # Settings
 
