@@ -107,8 +107,7 @@ NETWORK = dict(
 IMAGES = dict(
     flower=partial(control, widgets.Combobox, 'Flower', 'Type to search; empty: any flower', '230px', placeholder='any',
                    continuous_update=False),
-    seed=partial(control, widgets.BoundedIntText, 'Seed', f'The same seed gives the same images again; 0 to {MAX_SEED:,}',
-                 '140px', max=MAX_SEED),
+    seed=partial(control, widgets.IntText, 'Seed', f'The same seed gives the same images again; 0 to {MAX_SEED:,}', '140px'),
     lock=partial(control, widgets.ToggleButton, '', 'Locked: Generate keeps the seed. Open: another one each time', '40px'),
     size=partial(control, widgets.ToggleButtons, 'Size', 'Height and width in pixels', options=[('64', False), ('256', True)],
                  disabled=True))
@@ -116,16 +115,16 @@ IMAGES = dict(
 # %% ../nbs/22_controls.ipynb #717d657f
 PRESETS = dict(fast='Few steps', default='What suits the network', quality='Many steps')
 ADVANCED = dict(
-    n=partial(control, widgets.BoundedIntText, 'Images', 'How many: 1 to 1,000', '190px', min=1, max=1000),
+    n=partial(control, widgets.IntText, 'Images', 'How many: 1 to 1,000', '190px'),
     preset=partial(control, widgets.ToggleButtons, 'Preset', 'How much work goes into an image; sets what is below',
                    options=list(PRESETS), value='default', tooltips=list(PRESETS.values())),
     sampler=partial(control, widgets.Dropdown, 'Sampler', 'The method that goes from noise to image', options=list(SAMPLERS),
                     value=Preset.sampler),
-    steps=partial(control, widgets.BoundedIntText, 'Steps', 'How many it takes: 1 to 1,000. More are slower, and often better',
-                  '190px', value=Preset.steps, min=1, max=1000),
-    guidance=partial(control, widgets.BoundedFloatText, 'Guidance',
-                     'How closely to follow the flower: 0 to 20. 1 is off; more is clearer and less varied, and slower', '190px',
-                     value=1., min=0, max=20, step=.5),
+    steps=partial(control, widgets.IntText, 'Steps', 'How many it takes: 1 to 1,000. More are slower, and often better',
+                  '190px', value=Preset.steps),
+    guidance=partial(control, widgets.FloatText, 'Guidance',
+                     'How closely to follow the flower: 0 to 100, and seldom over 8. 1 is off; more is clearer and less varied, and slower', '190px',
+                     value=1., step=.5),
     interval=partial(text_field, 'Guidance range', 'Noise levels (sigma) at which to guide; 0 to inf: all', '230px',
                      value='0 to inf'))
 

@@ -85,7 +85,7 @@ VIEW = dict(
                  tooltips=['All images', 'The first images, from noise (top) to result (bottom)']),
     what=partial(control, widgets.ToggleButtons, 'as', 'The noisy images, or the estimate of what they become',
                  options=[('noisy', NOISY), ('denoised estimate', DENOISED)]),
-    rows=partial(control, widgets.BoundedIntText, 'Rows', 'How many moments to show', '110px', value=8, min=2, max=20),
+    rows=partial(control, widgets.BoundedIntText, 'Rows (2 to 20)', 'How many moments to show', '170px', value=8, min=2, max=20),
     play=partial(widgets.Play, interval=150, show_repeat=False, tooltip='Play the run again', layout=dict(width='auto')),
     moment=partial(control, widgets.IntSlider, 'Time', 'From noise to result', '230px', max=0, readout=False),
     sigma=widgets.HTML)
