@@ -247,11 +247,11 @@ def vary_photo(
 
 def start_sigma(
     photo:str, # image to start from; None: noise
-    strength:float=None, # how much to change it: .05 to .95; None: .5
+    strength:float=None, # how much to change it: .05 to .95; None: .7, as in the dashboard
 )->float: # None: the highest that there is
     "Choose the noise level to start from."
     from flowerdiff.editing import strength_sigma
-    return strength_sigma(strength or .5) if photo else None
+    return strength_sigma(strength or .7) if photo else None
 
 # %% ../nbs/25_cli.ipynb #a0d22563
 @command
@@ -266,7 +266,7 @@ def sample(
     size:str=None, # height and width in pixels, such as 64 or 64x96; four times the model's own, such as 256: drawn small and enlarged (the model's own)
     seed:int=0, # the same seed, the same images
     from_:str=None, # image file to make variations of, such as a photo (start from noise)
-    strength:float=None, # how much to change it: from .05, the same image, to .95, hardly anything of it (.5)
+    strength:float=None, # how much to change it: from .05, the same image, to .95, hardly anything of it (.7)
     trajectory:int=None, # write this many rows from noise to result, instead of a grid of results
     out:str='flowers.png', # image file to write (.png, .jpg, .webp), or a folder with / at its end: each image is a file of its own
     device:str=None, # cuda, mps or cpu (the fastest there is)

@@ -95,7 +95,7 @@ PAGE = dict(
     pixels=partial(control, widgets.Checkbox, 'Pixels', 'Show its pixels as squares', indent=False),
     about=widgets.HTML, code=widgets.HTML,
     strength=partial(control, widgets.FloatSlider, 'Variation strength', 'How much noise to add: .3 keeps the image, .9 little of it',
-                     '280px', value=.5, min=.05, max=.95, step=.05))
+                     '310px', value=.7, min=.05, max=.95, step=.05))
 # the images, and the one selected: next to them, or below
 WIDE, SIDE = [dict(flex=flex, width='auto', min_width='0') for flex in ('1 1 420px', '0 1 320px')]
 

@@ -2,8 +2,9 @@
 
     FLOWERDIFF_SLOW=1 pytest tests/test_browser.py      FLOWERDIFF_SHOTS=FOLDER keeps its screenshots there
     python tests/test_browser.py                        makes those of the documentation, in nbs/images
+    python tests/test_browser.py -k walk                the film alone
 """
-import json, os, re, secrets, shutil, socket, subprocess, sys, time, urllib.request
+import io, json, os, re, secrets, shutil, socket, subprocess, sys, time, urllib.request
 from importlib.resources import files
 from pathlib import Path
 import pytest
@@ -99,6 +100,10 @@ PIXELS = """e => { let sum = 7
     const all = [...e.querySelectorAll('canvas')]
     for (const c of all) sum = c.getContext('2d').getImageData(0, 0, c.width, c.height).data.reduce((a, v) => (a*31 + v) >>> 0, sum)
     return all.length ? `${sum}:${all.length}` : null }"""
+
+# Are all images white, as before a run has something to show?
+BLANK = """e => [...e.querySelectorAll('canvas')].every(c =>
+    c.getContext('2d').getImageData(0, 0, c.width, c.height).data.every(v => v == 255))"""
 
 # Seconds from a press of Generate to the bar that shows how far it is
 LIFE = """e => new Promise(done => {
@@ -380,13 +385,24 @@ def use_the_other_network(d, result):
     d.write('Flower', '')
 
 def type_nonsense(d):
-    "Fields know their limits, and what is wrong is said."
-    for name, typed, taken in (('Images', 0, '1'), ('Images', 100000, '1000'), ('Steps', 10000, '1000'), ('Seed', -1, '0')):
+    "What is typed stays there, and what is wrong with it is said."
+    wrong = (
+        ('Images', 0, 'n = 0: give a whole number from 1 to 1000'),
+        ('Images', 100000, 'n = 100000: give a whole number from 1 to 1000'),
+        ('Steps', 10000, 'steps = 10000: give a whole number from 1 to 1000'),
+        ('Guidance', -2, 'guidance = -2.0: give a number from 0 to 100'),
+        ('Seed', -1, 'seed = -1: give a whole number from 0 to 4294967295'))
+    for name, typed, message in wrong:
+        before = d.field(name).input_value()
         d.write(name, typed)
-        assert d.field(name).input_value() == taken
+        d.refuses(message)
+        assert d.field(name).input_value() == str(typed)
+        d.write(name, before)
+    # a field of numbers takes no letters
+    before = d.field('Seed').input_value()
     d.field('Seed').press_sequentially('abc')
     d.field('Seed').press('Tab')
-    assert d.field('Seed').input_value() == '0'
+    assert d.field('Seed').input_value() == before
     d.write('Images', 60)
     d.write('Flower', 'Sunn flour')
     d.refuses('did you mean sunflower')
@@ -587,7 +603,87 @@ def test_app(app, phone, photo, tmp_path):
     assert d.fits() and d.on.locator('.by-time').first.bounding_box()['width'] > 300
     assert first != d.pixels()
 
+class Film:
+    "Stills of a page, each with a line of text below it."
+    def __init__(self, page): self.page, self.images, self.seconds = page, [], []
+
+    def still(self, text, at=None, seconds=2.):
+        "Photograph the page, with a ring around what is about to be clicked."
+        from PIL import Image, ImageDraw, ImageFont
+        if at: at.scroll_into_view_if_needed()
+        photo = Image.open(io.BytesIO(self.page.screenshot())).convert('RGB')
+        image = Image.new('RGB', (photo.width, photo.height + 44), '#263238')
+        image.paste(photo)
+        draw = ImageDraw.Draw(image)
+        draw.text((16, photo.height + 9), text, 'white', ImageFont.load_default(22))
+        if at:
+            box = at.bounding_box()
+            x, y = box['x'] + box['width']/2, box['y'] + box['height']/2
+            draw.ellipse([x - 26, y - 26, x + 26, y + 26], outline='#e91e63', width=5)
+        self.images.append(image)
+        self.seconds.append(seconds)
+
+    def save(self, file):
+        first, *others = self.images
+        first.save(file, save_all=True, append_images=others, duration=[int(1000*s) for s in self.seconds],
+                   loop=0, quality=60, method=6)
+
+def film_run(d, film, text, name, most=5):
+    "Film a run from the press of a button to its end."
+    film.still(text, d.button(name))
+    d.press(name)
+    last, began = None, len(film.images)
+    while not d.button('Generate').is_enabled():
+        now = d.pixels()
+        if now != last and not d.grid.evaluate(BLANK): film.still(text, seconds=.6)
+        last = now
+        time.sleep(.3)
+    # some of these, in equal steps
+    more = len(film.images) - began
+    few = min(most, more)
+    kept = [*range(began), *[began + more*k//few for k in range(few)]]
+    film.images, film.seconds = [[values[k] for k in kept] for values in (film.images, film.seconds)]
+
+@pytest.mark.skipif('FLOWERDIFF_SHOTS' not in os.environ, reason='makes a film of the dashboard: say where with FLOWERDIFF_SHOTS')
+def test_walk(app, browser, tmp_path):
+    "Open, generate, scrub, compare, click, vary, save: a film for the documentation."
+    page = new_page(browser, viewport=dict(width=1000, height=860))
+    page.goto(app, timeout=60000)
+    d, film = Dashboard(page), Film(page)
+    d.opened()
+    unfold(d)
+    d.write('Images', 27)
+    d.on.get_by_text('Advanced').click()
+    time.sleep(.5)
+    film.still('1. Open: the first flowers come by themselves')
+    film_run(d, film, '2. Generate: noise becomes flowers', 'Generate')
+    film.still('2. Generate: noise becomes flowers')
+    handle, = d.on.locator('.widget-slider:visible .noUi-handle').all()
+    for _ in range(5):
+        handle.press('ArrowLeft')
+        time.sleep(1)
+        film.still('3. Scrub: the time slider goes back into the noise', handle, 1.)
+    for _ in range(5): handle.press('ArrowRight')
+    film_run(d, film, '4. Compare: both networks, from the same noise', 'Compare')
+    film.still('4. Compare: both networks, from the same noise', seconds=3.)
+    d.button('Back').click()
+    d.on.locator('.flowerdiff-caption', has_text='27 images · with attention').wait_for(timeout=5000)
+    time.sleep(.5)
+    d.pick(5)
+    d.says('Image 5 of seed 0')
+    time.sleep(.5)
+    film.still('5. Click: one flower, large, and the code that makes it', d.grid.locator('figure').nth(5), 3.)
+    strength = d.on.locator('.widget-slider:visible .noUi-handle').last
+    for _ in range(3): strength.press('ArrowRight')
+    film.still('6. Vary: say how much it may change', strength)
+    film_run(d, film, '6. Vary: twelve others like it', 'Variations')
+    film.still('6. Vary: twelve others like it', seconds=3.)
+    download(d, 'PNG', tmp_path)
+    d.says('is in your downloads')
+    film.still('7. Save: all of them, or one, with the settings inside', d.button('PNG'), 3.)
+    film.save(Path(os.environ['FLOWERDIFF_SHOTS'])/'dashboard-walk.webp')
+
 if __name__ == '__main__':
     images = Path(__file__).parents[1]/'nbs/images'
     os.environ |= dict(FLOWERDIFF_SLOW='1', FLOWERDIFF_SHOTS=str(images))
-    sys.exit(subprocess.call([sys.executable, '-m', 'pytest', '-q', '-s', __file__]))
+    sys.exit(subprocess.call([sys.executable, '-m', 'pytest', '-q', '-s', __file__, *sys.argv[1:]]))
