@@ -681,7 +681,9 @@ def test_walk(app, browser, tmp_path):
     download(d, 'PNG', tmp_path)
     d.says('is in your downloads')
     film.still('7. Save: all of them, or one, with the settings inside', d.button('PNG'), 3.)
-    film.save(Path(os.environ['FLOWERDIFF_SHOTS'])/'dashboard-walk.webp')
+    folder = Path(os.environ['FLOWERDIFF_SHOTS'])
+    folder.mkdir(parents=True, exist_ok=True)
+    film.save(folder/'dashboard-walk.webp')
 
 if __name__ == '__main__':
     images = Path(__file__).parents[1]/'nbs/images'
