@@ -90,13 +90,19 @@ def spread(self:LogFile,
 def plot_losses(
     folder:str, # of a run
 )->Figure: # None without a log
-    "Plot the loss over epochs, and the error at each noise level at the last save."
+    "Plot the loss over epochs, FD if it is watched, and the error at each noise level at the last save."
     log = [line for line in LogFile(Path(folder)/'log.jsonl').spread() if line['loss'] is not None]
     if not log: return None
     fig = Figure((9, 3.5), layout='constrained')
     left, right = fig.subplots(1, 2)
-    left.semilogy(*zip(*[(line['epoch'], line['loss']) for line in log]), '.')
+    def curve(name): return [*zip(*[(line['epoch'], line[name]) for line in log if name in line])]
+    left.semilogy(*curve('loss'), '.')
     left.set(xlabel='epoch', ylabel='loss')
+    if watched := curve('fd'):
+        axis = left.twinx()
+        # a value holds until the next
+        axis.step(*watched, 'C1', where='post')
+        axis.set_ylabel('FD of samples', color='C1')
     for line in read_log(folder, 'levels')[-1:]:
         del line['step']
         for name, found in line.items():
@@ -255,7 +261,7 @@ def lock_folder(
     finally: lock.release()
 
 # %% ../nbs/16_checkpoints.ipynb #09cd7aaf
-OWN_PART = re.compile(r'((best/)?(model\.safetensors|config\.json)|(state-|snapshots/)\d+\.safetensors|previews/\d+\.png|'
+OWN_PART = re.compile(r'((best(_fd)?/)?(model\.safetensors|config\.json)|(state-|snapshots/)\d+\.safetensors|previews/\d+\.png|'
                       r'loss\.png|run\.json|(log|levels)\.jsonl)\.\d+\.part')
 
 def remove_parts(

@@ -334,7 +334,7 @@ def enlarge(
     print(f'{file}: {before} px to {after} px in {seconds:.1f} s on {m.device} ({m.dtype}): {target}')
 
 # %% ../nbs/25_cli.ipynb #356e2e04
-SETTINGS = ('model', 'size', 'init', 'minutes', 'epochs', 'batch_size', 'lr', 'tail', 'flip', 'augment', 'accumulate', 'held_out', 'seed')
+SETTINGS = ('model', 'size', 'init', 'minutes', 'epochs', 'batch_size', 'lr', 'tail', 'flip', 'augment', 'accumulate', 'held_out', 'watch', 'seed')
 
 def join_settings(
     options:dict, # of train; None: not given
@@ -411,7 +411,8 @@ def train(
     flip:Param('mirror half of the images left to right; not for letters, clocks or X-rays (yes)', action=argparse.BooleanOptionalAction)=None, # the same
     augment:float=None, # probability of each geometric augmentation (the model's)
     accumulate:int=None, # not there any more; use a smaller batch_size
-    held_out:str=None, # split that is not trained on but watched, such as validation; '' for none (the recipe's, else none)
+    held_out:str=None, # split that is not trained on, to measure the loss on, such as validation; '' for none (the recipe's, else none)
+    watch:str=None, # fd: every so often, measure FD of samples too, and keep the best model by it in best_fd; '' for nothing (the recipe's, else nothing)
     stream:store_true=False, # let the images come by instead of loading them: for data too large to hold (parquet or Hub)
     shard:store_true=False, # not there any more; see accelerate launch
     seed:int=None, # the same seed, the same run (0)
@@ -424,20 +425,23 @@ def train(
     options = locals()
     check(not shard, "--shard is no longer there: share the images instead, with "
                      "accelerate launch --multi_gpu --num_processes 8 $(which flowerdiff_train) ...")
+    from flowerdiff import train
     from flowerdiff.checkpoints import Checkpoint
-    from flowerdiff.runs import resolve_run, train
+    from flowerdiff.runs import resolve_run
+    from flowerdiff.settings import check_watch
     settings = join_settings(options)
     out = out or run_folder(settings)
     old = resume and Checkpoint(user_path(out)).read(with_state=False)[0] or {}
     size = settings.setdefault('size', old['settings']['size'] if old else 64)
-    held_out = settings.pop('held_out', old.get('held_out'))
+    held_out, watch = [settings.pop(name, old.get(name)) for name in ('held_out', 'watch')]
     # mistakes first, then the data
-    resolve_run(out, resume=resume, device=device, **settings)
+    _, _, checked, _ = resolve_run(out, resume=resume, device=device, **settings)
+    check_watch(watch, checked.model)
     source, split = data or old.get('source'), split or old.get('split')
     stream = stream or any(old.get('places', []))
     how = {name: options[name] for name in ('channels', 'fit') if options[name] is not None}
     images, held = load_training_data(source, size, split, held_out, stream, **old.get('how', {}) | how)
-    run = train(images, out, resume=resume, device=device, held_out=held, tracker=tracker,
+    run = train(images, out, resume=resume, device=device, held_out=held, watch=watch, tracker=tracker,
                 accept_new_data=accept_new_data, **settings)
     try_it = 'enlarge photo.jpg' if run.settings.model == 'enlarge' else 'sample'
     warn(f'{out}: step {run.step}, {run.seconds/60:.1f} minutes; see it with  flowerdiff_{try_it} --model {out}', sys.stdout)

@@ -354,6 +354,7 @@ def look_at_run(
     log, previews = read_log(path), sorted(path.glob('previews/*.png'))
     if not log: return f"nothing to see in '{folder}' yet", b'', b''
     text = 'step {step:,}, epoch {epoch:.1f}, {pictures_per_second:.0f} images a second'.format(**log[-1])
+    if 'fd' in log[-1]: text += ', FD {fd:.1f}'.format(**log[-1])
     figure = plot_losses(path)
     curves = figure._repr_png_() if figure else b''
     return text, curves, previews[-1].read_bytes() if previews else b''

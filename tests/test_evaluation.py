@@ -13,7 +13,7 @@ from flowerdiff.data import ImageDataset, fingerprint
 from flowerdiff.distances import (EXTRACTORS, Extractor, ExtractorSpec, frechet, kid, manifold, matched_parts,
                                   memorisation)
 from flowerdiff.evaluation import (Generator, Reference, evaluate, folder_generator, model_card,
-                                   model_generator, pipeline_generator, real_baseline, summarise, table)
+                                   model_generator, pipeline_generator, real_baseline, summarise, table, watch_fd)
 from flowerdiff.images import DRAWN_NAMES, draw_flowers, read_image, to_float
 from flowerdiff.models import Model
 
@@ -515,3 +515,17 @@ def test_card_says_what_is_known():
 def test_card_of_a_model_of_unknown_training():
     card = model_card(small_model(), 'me/mine', [column('a', fd=1.)])
     assert '| network |' in card and '## How good' in card and '| FD ' in card
+
+def test_watch_fd(monkeypatch):
+    "FD of the first samples of seed 0, next to images from all parts of many."
+    monkeypatch.setitem(EXTRACTORS, 'effnet_lite0', EXTRACTORS['random'])
+    monkeypatch.setattr('flowerdiff.evaluation.MAX_REAL', 10)
+    config = ModelConfig(8, 'eps', 'linear', 'baseline', net=dict(widths=[8, 16]))
+    model = Model(build(config), config, 'cpu')
+    images, _ = draw_flowers(24, 8)
+    data = ImageDataset(images, None, [], 'drawn', None, {}, 'key')
+    extract = extractor()
+    wanted = frechet(extract(model.sample(6)), extract(images[::3]))
+    assert watch_fd(data, 'cpu', 6)(model) == pytest.approx(wanted)
+    few = replace(data, images=images[:1])
+    with pytest.raises(FlowerDiffError, match='next to 1 image'): watch_fd(few, 'cpu')

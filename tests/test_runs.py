@@ -15,7 +15,7 @@ from flowerdiff.enlarging import measure_detail
 from flowerdiff.images import draw_flowers
 from flowerdiff.models import load
 from flowerdiff.runs import Run, Stopped, train
-from flowerdiff.settings import Budget, Settings, make_config, read_recipe
+from flowerdiff.settings import WATCHES, Budget, Settings, make_config, read_recipe
 
 slow = pytest.mark.skipif(os.environ.get('FLOWERDIFF_SLOW') != '1', reason='slow: set FLOWERDIFF_SLOW=1')
 LITTLE = dict(model='baseline', batch_size=8, lr=1e-3, net=dict(widths=[8, 16]))
@@ -335,6 +335,69 @@ def test_only_own_parts_are_removed(data, tmp_path):
     found = [f.relative_to(folder).as_posix() for f in folder.rglob('*.part')]
     assert sorted(found) == sorted(left)
 
+# Watching samples
+
+@pytest.fixture
+def watching(monkeypatch):
+    "Let FD be the next of some values, measured at every save."
+    monkeypatch.setattr('flowerdiff.runs.WATCH_EVERY', 0)
+    def make(*values):
+        values = iter(values)
+        def measure(model):
+            # as careless as it may be
+            torch.manual_seed(7)
+            assert model.sample(2).shape == (2, 3, 16, 16)
+            return next(values)
+        monkeypatch.setitem(WATCHES, 'fd', lambda images, device: measure)
+    return make
+
+def fds(folder): return [line.get('fd') for line in read_log(folder)]
+
+def trained_steps(folder): return load(folder, 'cpu').config.training['steps']
+
+def test_watching_changes_nothing_else(data, watching, tmp_path):
+    watching(3., 1., 2., 4., 2., 3.)
+    how = dict(epochs=2, save_minutes=0)
+    go(data, tmp_path/'a', watch='fd', **how)
+    go(data, tmp_path/'b', **how)
+    assert weights(tmp_path/'a') == weights(tmp_path/'b')
+    assert fds(tmp_path/'a') == [3., 1., 2., 4., 2., 3.]
+    assert fds(tmp_path/'b') == [None]*6 and not (tmp_path/'b/best_fd').exists()
+    assert trained_steps(tmp_path/'a/best_fd') == 2
+
+def test_the_best_is_remembered(data, watching, tmp_path):
+    watching(3., 1., 2.)
+    go(data, tmp_path, epochs=1, save_minutes=0, watch='fd')
+    watching(1.5, 1.2, .5)
+    go(data, tmp_path, epochs=2, save_minutes=0, watch='fd', resume=True)
+    assert Checkpoint(tmp_path).read()[0]['best_watched'] == [6, .5]
+    watching(.7, .6, .8)
+    go(data, tmp_path, epochs=3, save_minutes=0, watch='fd', resume=True)
+    assert trained_steps(tmp_path/'best_fd') == 6
+    # and may be left alone again
+    go(data, tmp_path, epochs=4, save_minutes=0, resume=True)
+    assert fds(tmp_path) == [3., 1., 2., 1.5, 1.2, .5, .7, .6, .8, None, None, None]
+
+def test_watching_is_rare(data, watching, monkeypatch, tmp_path):
+    "At the first save and at the end of the budget, if measurements take long."
+    watching(3., 1.)
+    monkeypatch.setattr('flowerdiff.runs.WATCH_EVERY', 1e9)
+    go(data, tmp_path, epochs=2, save_minutes=0, watch='fd')
+    assert fds(tmp_path) == [3.]*5 + [1.]
+
+def test_watched_curve(tmp_path):
+    for step, fd in enumerate((None, 3., 3., 1.)):
+        seen = {} if fd is None else dict(fd=fd)
+        LogFile(tmp_path/'log.jsonl').append(dict(step=step, epoch=step, loss=1., **seen))
+    drawn, = plot_losses(tmp_path).axes[2].lines
+    assert [*map(list, drawn.get_data())] == [[1, 2, 3], [3., 3., 1.]]
+
+def test_watch_refused(data, watching, tmp_path):
+    watching()
+    refuses(lambda: go(data, tmp_path/'w', watch='fid'), "unknown watch 'fid': use fd")
+    refuses(lambda: go(data, tmp_path/'w', watch='fd', model='enlarge', net={}), 'the enlarge model makes no images by itself')
+    assert not (tmp_path/'w').exists()
+
 LOCKER = '''
 import sys, time
 from pathlib import Path
@@ -366,7 +429,7 @@ def test_folder(data, done):
     assert [*line] == ['step', 'epoch', 'loss', 'pictures_per_second', 'seconds', 'skipped']
     meta, state = Checkpoint(done).read()
     assert {*meta} == {'how', 'places', 'step', 'seconds', 'budget', 'settings', 'checksum', 'data', 'pictures', 'source',
-                       'split', 'held_out', 'best', 'threads'}
+                       'split', 'held_out', 'best', 'threads', 'watch', 'best_watched'}
     assert {*state} == {'net', 'ema', 'opt', 'bad', 'marks'}
 
 def test_all_states_damaged(data, done, tmp_path):
