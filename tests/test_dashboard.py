@@ -649,6 +649,54 @@ def test_a_photo(ideal):
     assert d.view.jobs[0].settings.source.kind == 'photo'
     assert_refuses(upload(d, photo_of('blue')), 'generate images first', 'compare')
 
+FORMS = dict(grey=((16, 16), 1), rgba=((16, 16), 4), wide=((16, 24), 3), tall_grey=((24, 16), 1))
+
+@pytest.fixture(scope='module')
+def forms(tmp_path_factory):
+    "Models of images that are not square, or have not three channels."
+    root, out = tmp_path_factory.mktemp('forms'), {}
+    for name, (size, channels) in FORMS.items():
+        config = ModelConfig(
+            size, 'eps', 'linear', 'baseline', channels, dict(widths=[8, 16], n_classes=2),
+            dict(sampler='ddim', steps=4, clip=True), classes=['rose', 'daisy'])
+        save(build(config), config, root/name)
+        out[name] = load(root/name, 'cpu', torch.float32)
+    return out
+
+@pytest.mark.parametrize('form', FORMS)
+def test_other_forms(forms, form):
+    "All there is works for grey, transparent and wide images, and what is shown is what is sampled."
+    (h, w), channels = FORMS[form]
+    m = forms[form]
+    d = make({form: m}, 6)
+    images = d.view.jobs[0].images
+    assert images.shape == (6, channels, h, w)
+    assert_alike(drawn(d), sheet(m.sample(6, seed=0)))
+    for which in (1, 4): d.view.pick(0, which)
+    # the code beside the image makes that image
+    torch.testing.assert_close(run_code(d.text, m=m)[-1:], images[4:5], atol=1e-4, rtol=0)
+    files = {name: saved(d, name)[1] for name in ('json', 'png', 'gif', 'save_image')}
+    assert Image.open(io.BytesIO(files['save_image'])).size == (w, h)
+    assert Image.open(io.BytesIO(files['gif'])).size == drawn(d).size
+    for name in ('json', 'png'):
+        torch.testing.assert_close(opened(files[name], {form: m}).view.jobs[0].images, images, atol=1e-3, rtol=0)
+    for edit in ('interpolate', 'inpaint', 'variations'):
+        d.large.box = [2, 3, 9, 12]
+        press(d, edit)
+        assert RED not in d.status.value and d.view.jobs[0].images.shape[1:] == (channels, h, w), edit
+        d.view.pick(0, 0)
+    upload(d, photo_of('red'))
+    assert RED not in d.status.value and 'photo' in grid(d).caption
+    press(d, 'variations')
+    assert RED not in d.status.value and d.view.jobs[0].images.shape[1:] == (channels, h, w)
+
+def test_forms_are_not_compared(forms):
+    "Images of other sizes, or other channels, cannot stand beside each other."
+    for other in ('rgba', 'wide'):
+        d = make({name: forms[name] for name in ('grey', other)}, 4)
+        press(d, 'compare')
+        assert RED in d.status.value and 'cannot be compared' in d.status.value
+
 def test_a_photo_is_of_the_flower_in_the_controls(two):
     d = make(dict(named=two['named'], other=two['named']), 4)
     upload(d, photo_of('red'))
