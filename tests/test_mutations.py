@@ -1,4 +1,4 @@
-"""Damaged files end in an error of ours, or in images; never in a crash, a long wait or a full memory.
+"""Damaged files end in an error of ours, or in images or a model; never in a crash, a long wait or a full memory.
 
 `python tests/test_mutations.py 5000 7` tries 5,000 mutations with the seed 7. Each runs in a process of its own."""
 import io, os, random, re, shutil, signal, subprocess, sys, tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 MEMORY, SECONDS = 2*2**20, 20 # KiB, s
-TABLES = ['a.parquet', 'metadata.csv', 'metadata.jsonl']
+TABLES = ['a.parquet', 'metadata.csv', 'metadata.jsonl', 'config.json', 'model.safetensors']
 
 JSONL = b'''{"file_name": "0.png", "label": "rose", "split": "train"}
 {"file_name": "1.png", "label": "iris", "split": "train"}
@@ -92,7 +92,19 @@ def valid_files():
     for name, text in dict(jsonl=JSONL, csv=CSV).items():
         name = f'metadata.{name}'
         folders[name] = pngs | {name: text}
-    return folders
+    model = model_files()
+    return folders | {name: model for name in model}
+
+def model_files():
+    "Make the files of a small model."
+    from flowerdiff.config import ModelConfig, build
+    from flowerdiff.models import save
+    config = ModelConfig(
+        16, 'v', 'cosine', 'attention', 3, dict(widths=[16, 32], attention=[1], n_emb=32, n_classes=2), dict(steps=3),
+        classes=['iris', 'rose'], class_counts=[1, 2], sigma_data=.5)
+    with tempfile.TemporaryDirectory() as d:
+        save(build(config), config, Path(d))
+        return {f.name: f.read_bytes() for f in Path(d).iterdir()}
 
 WORDS = [b'null', b'-1', b'1e999', b'[[[[', b'{"a": {}}', b'"', b',', b'\n', b'\0', b'\xff\xfe', b'../../x', b'9'*400, b'NaN', b'true', b'"'*99]
 
@@ -132,10 +144,22 @@ def mutate(data, rng, text):
 def attempt(folder):
     "Load a folder; returns what is wrong with how it ended."
     from flowerdiff.core import FlowerDiffError
-    from flowerdiff.data import load_images
-    try: d = load_images(folder, 16, verbose=False)
+    call = sample_folder if (folder/'config.json').exists() else read_folder
+    try: return call(folder)
     except FlowerDiffError as e: return '' if '\n' not in str(e) else f'several lines: {e}'
     except BaseException as e: return f'{type(e).__name__}: {e}'
+
+def sample_folder(folder):
+    "Load a model and sample it; returns what is wrong."
+    from flowerdiff.models import load
+    m = load(folder, 'cpu')
+    x = m.sample(1)
+    return '' if x.shape == (1, m.config.channels, *m.config.size) else f'shape {x.shape}'
+
+def read_folder(folder):
+    "Load images; returns what is wrong."
+    from flowerdiff.data import load_images
+    d = load_images(folder, 16, verbose=False)
     valid = d.images.shape[1:] == (3, 16, 16)
     if d.labels is not None:
         numbers = {*range(len(d.class_names))}
@@ -165,7 +189,7 @@ def main(n=300, seed=0):
     files, failed = valid_files(), 0
     good = files['a.png']['a.png']
     # libraries are loaded once, before the processes fork
-    import datasets, pyarrow.parquet, flowerdiff.data
+    import datasets, pyarrow.parquet, flowerdiff.data, flowerdiff.models
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as d:
         os.environ['FLOWERDIFF_CACHE'] = f'{d}/cache'
@@ -175,10 +199,10 @@ def main(n=300, seed=0):
             folder = Path(d)/str(i)
             folder.mkdir()
             for file, data in files[name].items():
-                if file == name: data = mutate(data, rng, 'metadata' in name)
+                if file == name: data = mutate(data, rng, 'metadata' in name or name == 'config.json')
                 (folder/file).write_bytes(data)
             # sometimes there is something good besides
-            if rng.random() < .3: (folder/'good.png').write_bytes(good)
+            if rng.random() < .3 and 'config.json' not in files[name]: (folder/'good.png').write_bytes(good)
             wrong = in_child(lambda: attempt(folder))
             if wrong: print(f'{i} {name}: {wrong[:300]}', flush=True)
             failed += bool(wrong)
