@@ -85,7 +85,9 @@ def check_int(
 ):
     "Check that `value` is a whole number in a range."
     whole = hasattr(value, '__index__') and not isinstance(value, bool)
-    fits = whole and min <= value.__index__() and (max is None or value.__index__() <= max)
+    # PyTorch knows no larger ones
+    most = 2**63 - 1 if max is None else max
+    fits = whole and min <= value.__index__() <= most
     allowed = f'of at least {min}' if max is None else f'from {min} to {max}'
     check(fits, f"{name} is {value!r}: give a whole number {allowed}")
 
@@ -117,7 +119,8 @@ def check_number(
     max:float=math.inf, # largest value allowed
 ):
     "Check that `value` is a finite number in a range."
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    # 10**400 is finite, but no float
+    number = isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= 1e308
     limits = []
     if min > -math.inf: limits.append(f'at least {min:g}')
     if max < math.inf: limits.append(f'at most {max:g}')

@@ -8,8 +8,8 @@ from refused import check_refused
 
 # (call, what the message must say)
 REFUSED = [
-    *((lambda bad=bad: check_int('n', bad), f'n is {bad!r}') for bad in (0, 2.5, '8', True, None)),
-    *((lambda bad=bad: check_number('p', bad, 0, 1), f'p is {bad!r}') for bad in (math.nan, '1', True, 2.)),
+    *((lambda bad=bad: check_int('n', bad), f'n is {bad!r}') for bad in (0, 2.5, '8', True, None, 10**400)),
+    *((lambda bad=bad: check_number('p', bad, 0, 1), f'p is {bad!r}') for bad in (math.nan, '1', True, 2., 10**400)),
     (lambda: check_int('seed', -1, 0, 99), 'seed is -1: give a whole number from 0 to 99'),
     (lambda: check_choice('sampler', 'magic', ['ddim', 'ddpm']), "unknown sampler 'magic': use ddim, ddpm"),
     (lambda: check_choice('sampler', 3, ['ddim']), "unknown sampler '3'"),
