@@ -11,11 +11,11 @@ import copy, hashlib, itertools, json, sys
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 # %% ../nbs/14_data.ipynb #4edccfb1
-import numpy as np, torch
+import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm.auto import tqdm
@@ -64,6 +64,20 @@ def fingerprint(
     h = hashlib.sha256()
     for p in parts: h.update(p.numpy().tobytes() if isinstance(p, torch.Tensor) else json.dumps(p).encode())
     return h.hexdigest()[:16]
+
+# %% ../nbs/14_data.ipynb #73a966fe
+@patch
+def resized(self:ImageDataset,
+    size, # height and width in pixels: a number, or a pair
+)->ImageDataset: # with the same classes
+    "Shrink all images."
+    pair, shape = size_pair(size), self.images.shape[-2:]
+    if pair == shape: return self
+    smaller = pair[0] <= shape[0] and pair[1] <= shape[1]
+    check(smaller, f"size is {size}, and the images have {self.size} px: load them larger")
+    def shrink(part): return F.interpolate(part.float(), pair, mode='area').round().byte()
+    images = torch.cat([shrink(part) for part in self.images.split(256)])
+    return replace(self, images=images, key=fingerprint(self.key, pair))
 
 # %% ../nbs/14_data.ipynb #0c1f20d6
 def mark_images(

@@ -1,4 +1,4 @@
-// The browser side of `ImageGrid` in nbs/23_screen.ipynb: images to click on, or one to draw a rectangle on.
+// The browser side of `ImageGrid` in nbs/24_screen.ipynb: images to click on, or one to draw a rectangle on.
 
 function copy(text) {
   const area = document.createElement('textarea')   // for pages without the right to the clipboard

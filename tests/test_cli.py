@@ -140,7 +140,6 @@ WRONG = [
     ('train --data drawn:8 --watch fid --out runs/x', "unknown watch 'fid': use fd"),
     ('train --data drawn:8 --model enlarge --watch fd --out runs/x', 'makes no images by itself'),
     ('train --data drawn:1 --size 16 --watch fd --out runs/x', 'FD cannot be measured next to 1 image'),
-    ('train --shard', 'accelerate launch'),
     ('train --data drawn:8 --channels 2 --out runs/x', 'channels is 2: give 1 (grey), 3 (RGB) or 4'),
     ('train --data drawn:8 --fit squeeze --out runs/x', "unknown fit 'squeeze': use crop, pad, stretch"),
     ('train --data drawn:8 --size 64x --out runs/x', "size is ''"),
@@ -184,7 +183,7 @@ EARLY = [line for line, _ in WRONG if line in (
     'sample --n 0', 'sample --out .', 'sample --out x.txt', 'sample --seed -1', 'sample --model gan',
     'sample --classes rise', 'sample --from nowhere.png', 'sample --from photo.png --strength 1', 'sample --strength .6',
     'enlarge photo.png --out x.txt',
-    'train --shard', 'eval --n 2', 'eval --against none', 'eval --card file/c.md', 'lab --port 99999')]
+    'eval --n 2', 'eval --against none', 'eval --card file/c.md', 'lab --port 99999')]
 
 def test_refusals_are_light(root):
     "Nobody waits for PyTorch, only to be told of a mistake."
