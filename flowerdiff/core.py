@@ -6,8 +6,8 @@
 __all__ = ['MAX_SEED', 'STAGE', 'FILES', 'BUNDLED', 'FlowerDiffError', 'check', 'first_line', 'accept_all_letters', 'warn',
            'preview', 'counted', 'check_int', 'check_choice', 'check_known', 'check_number', 'check_seed', 'user_path',
            'cache_folder', 'check_writable', 'make_folder', 'retry_held', 'atomic_write', 'write_text', 'bundled',
-           'download_model', 'find_model', 'class_number', 'read_json', 'read_classes', 'Device', 'pick_device',
-           'out_of_memory']
+           'download_model', 'find_model', 'class_number', 'machine_int', 'read_json', 'read_classes', 'Device',
+           'pick_device', 'out_of_memory']
 
 # %% ../nbs/00_core.ipynb #502b1cd4
 import difflib, json, math, os, re, sys, tempfile, unicodedata, time
@@ -292,11 +292,19 @@ def class_number(
     raise FlowerDiffError(f"unknown class '{c}': {hint}")
 
 # %% ../nbs/00_core.ipynb #5eec7261
+def machine_int(
+    text:str, # digits
+)->int:
+    "Read a whole number that a tensor can hold."
+    number = int(text)
+    if abs(number) >= 2**63: raise ValueError(f'a number has {len(text)} digits')
+    return number
+
 def read_json(
     file:Path, # of a model
 ): # what is in it
     "Read a JSON file."
-    try: return json.loads(file.read_text(encoding='utf-8'))
+    try: return json.loads(file.read_text(encoding='utf-8'), parse_int=machine_int)
     except (ValueError, OSError, RecursionError) as e:
         why = first_line(e)
         raise FlowerDiffError(f"{file} is not readable JSON ({why}): get the model again") from None

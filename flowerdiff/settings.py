@@ -15,7 +15,7 @@ from importlib.resources import files
 
 # %% ../nbs/15_settings.ipynb #3bb8b93f
 from fastcore.basics import patch
-from .core import (STAGE, FlowerDiffError, check, check_choice, check_int, check_known, check_number, first_line,
+from .core import (STAGE, FlowerDiffError, check, check_choice, check_int, check_known, check_number, first_line, machine_int,
                              user_path)
 from .schedule import schedule_sigmas
 from .denoiser import check_combination, measure_sigma_data
@@ -149,7 +149,7 @@ def read_recipe(
     try:
         file = RECIPES/f'{recipe}.json'
         if not file.is_file(): file = user_path(recipe)
-        out = dict(json.loads(file.read_text(encoding='utf-8')))
+        out = dict(json.loads(file.read_text(encoding='utf-8'), parse_int=machine_int))
     except (OSError, ValueError, TypeError) as e:
         raise FlowerDiffError(f"'{recipe}' is no recipe ({first_line(e)}): "
                               f"use {', '.join(RECIPE_NAMES)}, or a JSON file of settings") from None

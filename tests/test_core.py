@@ -171,3 +171,11 @@ def test_devices(monkeypatch):
     with pytest.raises(FlowerDiffError, match="unknown device 'gpu'"):
         pick_device()
     assert pick_device('cpu').device.type == 'cpu'
+
+def test_numbers_that_no_tensor_holds(tmp_path):
+    file = tmp_path/'config.json'
+    file.write_text('{"size": 1' + 400*'0' + '}')
+    with pytest.raises(FlowerDiffError, match='a number has 401 digits'):
+        read_json(file)
+    file.write_text(f'{{"size": {2**63 - 1}}}')
+    assert read_json(file) == dict(size=2**63 - 1)
