@@ -197,7 +197,7 @@ def test_refusals_are_light(root):
         except SystemExit as stop: assert stop.code == 2, line
         assert not {'torch', 'matplotlib', 'datasets'} & {*sys.modules}, line
     """
-    assert len(EARLY) == 15
+    assert len(EARLY) == 14
     subprocess.run([sys.executable, '-c', code, *EARLY], check=True)
 
 def test_both_spellings(root):
