@@ -205,7 +205,7 @@ def test_bad_recipes(tmp_path, text, message):
     file.write_text(text)
     refuses(lambda: read_recipe(str(file)), message)
 
-def test_unknown_recipe(): refuses(lambda: read_recipe('gan'), 'use attention, baseline')
+def test_unknown_recipe(): refuses(lambda: read_recipe('gan'), 'use attention, attention_staged')
 
 def test_recipe_in_epochs(tmp_path):
     file = tmp_path/'mine.json'
