@@ -9,18 +9,22 @@ from flowerdiff.settings import RECIPES, Budget, Settings, read_recipe
 names = sorted(file.name.removesuffix('.json') for file in RECIPES.iterdir())
 direct = [name for name in names if name.startswith('direct')]
 
-def settings_of(name, **changes):
-    "Read the settings of a recipe, and its budget."
+# (recipe, number of a stage)
+stages = [(name, i) for name in names for i in range(len(read_recipe(name).get('stages', [{}])))]
+
+def settings_of(name, stage=0, **changes):
+    "Read the settings of a stage of a recipe, and its budget."
     recipe = read_recipe(name)
+    recipe |= recipe.pop('stages', [{}])[stage]
     held_out = recipe.pop('held_out')
     budget = Budget(recipe.pop('minutes', None), recipe.pop('epochs', None))
     assert held_out == 'validation'
     return Settings(**recipe | changes), budget
 
-@pytest.mark.parametrize('name', names)
-def test_recipe_takes_a_step(name, tmp_path):
+@pytest.mark.parametrize('name, stage', stages)
+def test_recipe_takes_a_step(name, stage, tmp_path):
     "A batch of two drawn images goes through the whole network, and changes it."
-    settings, budget = settings_of(name, batch_size=2)
+    settings, budget = settings_of(name, stage, batch_size=2)
     data = load_images('drawn:2', settings.size, verbose=False)
     run = Run(settings, data, make_folder(tmp_path/'run'), budget, device='cpu')
     before = [p.clone() for p in run.net.parameters()]
