@@ -3,7 +3,7 @@ import json, re, subprocess, sys
 import pytest, torch
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.checkpoints import Checkpoint
-from flowerdiff.data import load_images, stream_images
+from flowerdiff.data import load_images
 from flowerdiff.models import load
 from flowerdiff.runs import Run, Stopped, train
 from flowerdiff.settings import read_recipe
@@ -46,6 +46,12 @@ def test_refused_at_once(data, tmp_path, stages, message):
 def test_larger_than_loaded(data, tmp_path):
     with pytest.raises(FlowerDiffError, match='load them larger'):
         go(data, tmp_path/'run', [dict(size=32, epochs=1)])
+
+def test_sizes_are_checked_first(data, tmp_path):
+    "The network halves images once, which 15 px does not allow."
+    with pytest.raises(FlowerDiffError, match='multiples of 2'):
+        go(data, tmp_path/'run', [dict(size=8, epochs=1), dict(size=15, epochs=1)])
+    assert not (tmp_path/'run').exists()
 
 def test_stream(data, tmp_path, monkeypatch):
     import flowerdiff.stages
