@@ -309,8 +309,8 @@ def enlarge(
     device:str=None, # cuda, mps or cpu (the fastest there is)
 ):
     "Make an image four times as large, with new detail."
-    check_source(file, out or '')
     target = enlarged_file(file, out)
+    check_source(file, target)
     kind = image_format(target)
     check_int('seed', seed, 0, MAX_SEED)
     from flowerdiff.images import make_grid_image, read_image, to_float
