@@ -120,6 +120,7 @@ def check_number(
 ):
     "Check that `value` is a finite number in a range."
     # 10**400 is finite, but no float
+    if hasattr(value, 'tolist'): value = value.tolist()
     number = isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= 1e308
     limits = []
     if min > -math.inf: limits.append(f'at least {min:g}')
@@ -283,9 +284,11 @@ def class_number(
         check_int('a class', c, 0, len(names) - 1)
         return int(c)
     # the same letter can be stored in two ways
-    def fold(name): return re.sub(r'[\s_-]+', ' ', unicodedata.normalize('NFC', name).lower())
+    def fold(name, gap=' '): return re.sub(r'[\s_-]+', gap, unicodedata.normalize('NFC', name).lower())
     numbers = {fold(n): i for i, n in enumerate(names)}
+    joined = [i for i, n in enumerate(names) if fold(n, '') == fold(c, '')]
     if fold(c) in numbers: return numbers[fold(c)]
+    if len(joined) == 1: return joined[0]
     near = difflib.get_close_matches(fold(c), numbers, 3, .5)
     hint = f"use a name, such as {names[0]}, or a number up to {len(names) - 1}"
     if near: hint = 'did you mean ' + ', '.join(names[numbers[n]] for n in near)

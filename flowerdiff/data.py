@@ -20,8 +20,7 @@ from fastcore.basics import patch
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm.auto import tqdm
 from .core import FlowerDiffError, atomic_write, cache_folder, check, check_int, first_line, preview, user_path, warn
-from .images import DRAWN_NAMES, ImageError, check_form, draw_flowers, image_tensor, open_image, read_image, white_level
-from .config import size_pair
+from .images import DRAWN_NAMES, ImageError, check_form, draw_flowers, image_tensor, open_image, read_image, size_pair, white_level
 from .sources import choose_tables, class_names, explain, list_folder, list_source, load_hub, normal, number_classes, open_source
 from .sources import open_table, source_state, split_name, split_of, table_split
 
@@ -246,7 +245,7 @@ def load_images(
 )->ImageDataset:
     "Load images, from the cache if they have been decoded before."
     size = size_pair(size)
-    check_form(**how)
+    how = check_form(**how)
     source = open_source(source)
     state = source_state(source)
     config = source.name.partition(':')[2]
@@ -400,7 +399,7 @@ def stream_images(
     "Open a data set that is too large to load."
     size = size_pair(size)
     check_int('block', block)
-    check_form(**how)
+    how = check_form(**how)
     source = open_source(source)
     name = source.name
     check(source.kind in ('parquet', 'hub'), f"'{name}' cannot be streamed: "

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 from .core import (FlowerDiffError, atomic_write, cache_folder, check, check_choice, check_int, first_line,
                              pick_device, user_path, write_text)
-from .config import size_pair
+from .images import size_pair
 from .models import Model
 from .data import ImageDataset, fingerprint, list_splits, load_images, read_folder
 from .sources import explain, split_name

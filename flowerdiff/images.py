@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PETALS', 'COLOURS', 'DRAWN_NAMES', 'GARDEN', 'YELLOW', 'BROWN', 'IMAGE_SUFFIXES', 'SRGB', 'TURN', 'TURNS', 'NOTE',
-           'MODES', 'SPARE', 'to_float', 'to_uint8', 'draw_garden', 'draw_rose', 'draw_flowers', 'grid_columns',
-           'add_row_labels', 'make_grid_image', 'show_images', 'save_animation', 'write_png', 'read_facts',
-           'white_level', 'image_tensor', 'ImageError', 'open_image', 'check_form', 'read_image']
+           'MODES', 'SPARE', 'MAX_SIDE', 'FORM', 'to_float', 'to_uint8', 'draw_garden', 'draw_rose', 'draw_flowers',
+           'grid_columns', 'add_row_labels', 'make_grid_image', 'show_images', 'save_animation', 'write_png',
+           'read_facts', 'white_level', 'image_tensor', 'ImageError', 'open_image', 'size_pair', 'check_form',
+           'read_image']
 
 # %% ../nbs/01_images.ipynb #be66b17c
-import io, math, os, re
+import io, math, operator, os, re
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import ExifTags, Image, ImageCms, ImageColor, ImageDraw, ImageFont, Ima
 from PIL.PngImagePlugin import PngInfo
 from torchvision.transforms import v2
 from torchvision.utils import make_grid
-from .core import FlowerDiffError, atomic_write, check, check_choice, check_int, check_number, first_line
+from .core import FlowerDiffError, atomic_write, check, check_choice, check_int, check_known, check_number, first_line
 
 # %% ../nbs/01_images.ipynb #9697529e
 def to_float(
@@ -363,7 +364,7 @@ class ImageError(FlowerDiffError):
         name:str, # of the file
         fault:str, # what is wrong; what holds for this file only stands in brackets at the end
     ):
-        super().__init__(f"{name} cannot be read as an image ({fault}): save it again, or leave it out")
+        super().__init__(f"{name} cannot be read as an image ({fault}): save it again, or give another")
         self.reason = fault.split(' (')[0]
 
 # %% ../nbs/01_images.ipynb #f480e8cc
@@ -371,7 +372,7 @@ def _limit_pixels():
     "Let Pillow open images as large as `$FLOWERDIFF_MAX_MEGAPIXELS` says."
     limit = os.environ.get('FLOWERDIFF_MAX_MEGAPIXELS')
     if not limit: return
-    check(limit.isdecimal(), f"$FLOWERDIFF_MAX_MEGAPIXELS is '{limit}': give a whole number")
+    check(limit.isdecimal() and int(limit), f"$FLOWERDIFF_MAX_MEGAPIXELS is '{limit}': give a whole number of at least 1")
     # Pillow refuses twice as many pixels as it warns of
     Image.MAX_IMAGE_PIXELS = int(limit)*500_000
 
@@ -414,7 +415,9 @@ def open_image(
     limit:float=math.inf, # pixels to decode at most
 ):
     "Open and load an image, no larger than needed; what goes wrong in the meantime is an ImageError."
-    is_path = isinstance(source, (str, Path))
+    is_path = isinstance(source, (str, os.PathLike))
+    known = is_path or isinstance(source, (bytes, bytearray, memoryview, Image.Image))
+    check(known, f"an image cannot be read from {type(source).__name__}: give a path, the bytes of a file or a PIL image")
     _limit_pixels()
     _register_heif()
     try:
@@ -426,31 +429,53 @@ def open_image(
         im.load()
         yield im
     # whatever Pillow stumbles over, the image cannot be read
-    except Exception as e: raise ImageError(source if is_path else 'the image', _fault(e)) from None
+    except Exception as e: raise ImageError(source if is_path else 'this', _fault(e)) from None
+
+# %% ../nbs/01_images.ipynb #c1970df8
+MAX_SIDE = 8192
+
+def size_pair(
+    size, # a number, height and width, or text such as '64' or '64x96'
+)->tuple: # height and width
+    "Check a size in pixels."
+    sides = size.tolist() if hasattr(size, 'tolist') else size
+    if isinstance(sides, str): sides = re.split('[x×,]', sides.lower())
+    if not isinstance(sides, (tuple, list)): sides = [sides]
+    pair = []
+    with suppress(TypeError, ValueError):
+        pair = [int(s) if isinstance(s, str) else operator.index(s) for s in sides]
+    fits = len(pair) in (1, 2) and all(4 <= s <= MAX_SIDE for s in pair)
+    check(fits, f"size is {size!r}: give pixels, 4 to {MAX_SIDE}: one number, or height and width as in '64x96'")
+    return (*pair, *pair)[:2]
 
 # %% ../nbs/01_images.ipynb #78a5b02c
+FORM = 'fit', 'channels', 'background', 'white'
+
 def check_form(
-    fit:str='crop', # as in image_tensor
-    channels:int=3, # as in image_tensor
-    background:str='white', # as in image_tensor
-    white:int=None, # as in image_tensor
-):
+    **how, # fit, channels, background and white, as in image_tensor
+)->dict: # the same, with plain numbers
     "Check the form that images are asked for in."
+    check_known('the form of an image', how, FORM)
+    how = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in how.items()}
+    usual = dict(fit='crop', channels=3, background='white', white=1) | how
+    fit, channels, background, white = [usual[name] for name in FORM]
     check_choice('fit', fit, ('crop', 'pad', 'stretch'))
-    check(channels in MODES, f"channels is {channels!r}: give 1 (grey), 3 (RGB) or 4 (with transparency)")
+    fits = channels in [*MODES] and channels is not True
+    check(fits, f"channels is {channels!r}: give 1 (grey), 3 (RGB) or 4 (with transparency)")
     try: ImageColor.getrgb(background)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         raise FlowerDiffError(f"background is {background!r}: give a colour, such as 'black' or '#ffd700'") from None
     if white is not None: check_int('white', white)
+    return how
 
 # %% ../nbs/01_images.ipynb #428c9947
 def read_image(
     source, # a path, the bytes of a file, or a PIL image
-    size=None, # height and width of the result, or one number for both; None: as it is
+    size=None, # height and width of the result, as in size_pair; None: as it is
     limit:float=math.inf, # pixels to decode at most
     **how, # fit, channels, background and white, as in image_tensor
 )->torch.Tensor: # uint8 (channels, H, W)
     "Read an image."
-    check_form(**how)
-    if isinstance(size, int): size = size, size
+    how = check_form(**how)
+    if size is not None: size = size_pair(size)
     with open_image(source, size, limit) as im: return image_tensor(im, size, **how)

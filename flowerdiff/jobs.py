@@ -21,11 +21,10 @@ import torch
 from fastcore.basics import patch
 from PIL import Image, PngImagePlugin
 from .core import MAX_SEED, FlowerDiffError, check, check_known, first_line, user_path
-from .images import make_grid_image, read_image, to_float, to_uint8
+from .images import make_grid_image, read_image, size_pair, to_float, to_uint8
 from .sampling import Step
 from .enlarging import FACTOR
 from .guidance import in_batches, slerp
-from .config import size_pair
 from .models import Model, SamplePlan, load
 from .frames import NOISY, Frames
 from . import editing

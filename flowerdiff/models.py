@@ -28,7 +28,8 @@ from .baseline_unet import Compiled
 from .sampling import SAMPLERS, Sampler, SeededNoise
 from .enlarging import FACTOR, enlarge_bicubic, in_tiles
 from .guidance import BatchSize, Guidance, autoguidance, cfg, clip_denoised, in_batches
-from .config import ModelConfig, Preset, build, pick_labels, read_config, size_pair
+from .images import size_pair
+from .config import ModelConfig, Preset, build, pick_labels, read_config
 
 # %% ../nbs/11_models.ipynb #390672db
 class Model:
@@ -504,7 +505,7 @@ def check_floats(
 ):
     "Check that a tensor holds finite numbers up to a limit."
     floats = torch.is_tensor(x) and x.is_floating_point()
-    check(floats, f"{name} are not a float tensor: convert them with to_float")
+    check(floats, f"{name} are not a float tensor: convert them with flowerdiff.images.to_float")
     largest = x.abs().max() if x.numel() else 0
     # NaN is not below any limit
     check(largest < limit, f"{name} go up to {largest:g}: give finite numbers, and images in [-1, 1]")

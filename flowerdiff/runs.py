@@ -527,13 +527,14 @@ def check_request(
     held_out:ImageDataset=None, # not to train on
     tracker:str=None, # a name that accelerate knows
 ):
-    "Check that held-out images are not trained on, and that a tracker is installed."
+    "Check the images, that those held out are not trained on, and that a tracker is installed."
+    for data in (images, held_out or images):
+        check(isinstance(data, ImageDataset), f"images are a {type(data).__name__}: give what load_images returns")
     if tracker: check_choice('tracker', tracker, list(map(str, get_available_trackers())))
     if not held_out: return
     shared = held_out.splits.keys() & images.splits.keys()
     same = held_out.key == images.key or shared and held_out.source == images.source
-    check(not same, f"the held-out images ({held_out.split or 'all'}) are trained on too: "
-                    "hold out another split")
+    check(not same, f"the held-out images ({held_out.split or 'all'}) are trained on too: hold out another split")
 
 # %% ../nbs/17_runs.ipynb #405a5cd3
 @patch
@@ -570,9 +571,9 @@ def train(
     **settings, # fields of Settings; unless given, model 'attention' and batch_size 16 on a CPU, 128 elsewhere
 )->Run: # finished, or complete already
     "Train a model, writing state, model, logs and previews to `out`."
+    check_request(images, held_out, tracker)
     settings = dict(size=images.size) | settings
     folder, old, settings, budget = resolve_run(out, minutes, epochs, resume, device, **settings)
-    check_request(images, held_out, tracker)
     check_watch(watch, settings.model)
     with torch.random.fork_rng():
         run = Run(settings, images, folder, budget, held_out, device, tracker)

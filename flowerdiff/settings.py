@@ -21,7 +21,8 @@ from .schedule import schedule_sigmas
 from .denoiser import check_combination, measure_sigma_data
 from .training import N_AUGMENT
 from .enlarging import measure_detail
-from .config import ModelConfig, make_preset, size_pair
+from .images import size_pair
+from .config import ModelConfig, make_preset
 from .data import ImageDataset, ImageStream
 
 # %% ../nbs/15_settings.ipynb #dd5bd311
@@ -149,7 +150,8 @@ def read_recipe(
     try:
         file = RECIPES/f'{recipe}.json'
         if not file.is_file(): file = user_path(recipe)
-        out = dict(json.loads(file.read_text(encoding='utf-8'), parse_int=machine_int))
+        out = json.loads(file.read_text(encoding='utf-8-sig'), parse_int=machine_int)
+        if not isinstance(out, dict): raise ValueError('it holds no settings by name')
     except (OSError, ValueError, TypeError) as e:
         raise FlowerDiffError(f"'{recipe}' is no recipe ({first_line(e)}): "
                               f"use {', '.join(RECIPE_NAMES)}, or a JSON file of settings") from None

@@ -57,8 +57,8 @@ def train_stages(
     **settings, # fields of Settings, for all stages
 )->Run: # of the last stage
     "Train in stages, each from the weights of the one before."
-    loaded = not isinstance(images, ImageStream)
-    check(loaded, "stages shrink images that are loaded: leave out stream, or stages")
+    loaded = isinstance(images, ImageDataset) and not isinstance(images, ImageStream)
+    check(loaded, "stages shrink images that are loaded: give what load_images returns, and leave out stream")
     how = dict(resume=resume, device=device)
     plans = plan_stages(out, stages, **how, **settings)
     def resized(data, given): return data and data.resized(given.get('size', data.size))

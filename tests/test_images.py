@@ -38,7 +38,7 @@ FLOATS = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
 REFUSED = [
     (lambda: save_animation(images, 'a.txt'), "unknown ending of an animation '.txt'"),
     (lambda: save_animation(images, 'a.gif', 0), 'fps is 0'),
-    (lambda: read_image(b'no image'), 'the image cannot be read as an image (cannot identify image file)'),
+    (lambda: read_image(b'no image'), 'this cannot be read as an image (cannot identify image file)'),
     (lambda: read_image('nowhere.png'), 'nowhere.png cannot be read as an image (No such file or directory)'),
     (lambda: read_image(plain(1e6, np.float32)), 'which value is white (they go from 1e+06 to 1e+06)'),
     (lambda: read_image(plain(2**20, np.int32)), 'which value is white'),
@@ -96,7 +96,7 @@ def test_a_file_cut_off(kind, size):
     data = saved(photo, kind)
     for part in (.02, .3, .6, .97):
         cut = data[:int(part*len(data))]
-        check_refused(lambda: read_image(cut, size), 'save it again, or leave it out')
+        check_refused(lambda: read_image(cut, size), 'save it again, or give another')
 
 @pytest.mark.parametrize('size', [None, 16])
 def test_a_file_filled_with_zeros(size):
