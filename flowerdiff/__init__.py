@@ -1,3 +1,4 @@
+"""Diffusion models for images of flowers: `from flowerdiff import load`"""
 __version__ = "0.1.0"
 
 # imported when they are used, because PyTorch takes seconds

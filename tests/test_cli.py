@@ -2,7 +2,7 @@
 import inspect, json, os, signal, struct, subprocess, sys, time, zlib
 import numpy as np, pytest, torch
 from PIL import Image
-from flowerdiff import cli
+from flowerdiff import cli, options
 from flowerdiff.config import ModelConfig, build
 from flowerdiff.images import draw_flowers, make_grid_image, read_facts, read_image, to_float, to_uint8
 from flowerdiff.models import LOW_SIGMA, Model, load, save
@@ -85,17 +85,20 @@ WRONG = [
     ('sample --out x.txt', '.png, .jpg, .jpeg, .webp'),
     ('sample --out ~nobody-of-this-name/x.png', 'cannot be a path'),
     ('sample --seed -1', 'seed is -1'),
+    ('sample --seed abc', "argument --seed: invalid int value: 'abc' (--help lists the options)"),
+    ('sample --colour red', 'unrecognized arguments: --colour red'),
+    ('sample --out each', "unknown ending of an image file ''"),
     ('sample --out file/', 'cannot write to the folder file'),
     ('sample --out file/x/', 'cannot write to the folder file'),
     ('sample --out rows/ --trajectory 3', '--trajectory makes one image'),
-    ('sample --size 16x', "size is ''"),
-    ('sample --size 16x16x16', 'give one number, or height and width'),
+    ('sample --size 16x', "size is '16x'"),
+    ('sample --size 16x16x16', 'one number, or height and width'),
     ('sample --preset best', "unknown preset 'best'"),
     ('sample --guidance nan', 'nan'),
-    ('sample --size 0', 'size is 0'),
+    ('sample --size 0', "size is '0'"),
     ('sample --size 65', 'images of 65 x 65: height and width must be multiples of 2'),
     ('sample --size 64', 'names no enlarger'),
-    ('sample --size 1000000', 'cannot make images of 1000000 x 1000000'),
+    ('sample --size 8000', 'cannot make images of 8000 x 8000'),
     ('sample --size 64 --model chained --trajectory 3', '--trajectory shows images as they are drawn'),
     ('sample --model stage', 'this model enlarges, and draws nothing'),
     ('sample --from nowhere.png', 'nowhere.png cannot be read as an image: there is no such file'),
@@ -134,6 +137,7 @@ WRONG = [
     ('train --data drawn:8 --size 50 --out runs/x', '50'),
     ('train --data drawn:8 --size 0 --out runs/x', 'size is 0'),
     ('train --data drawn:8 --out file/x', 'cannot write to the folder file'),
+    ('train --data drawn:8 --flip no --out runs/x', 'unrecognized arguments: no'),
     ('train --data drawn:8 --out tiny', 'tiny already holds a run'),
     ('train --data drawn:8 --recipe baseline --out runs/x', 'validation'),
     ('train --stream --held_out validation --out runs/x', 'name those to train on with --split'),
@@ -141,8 +145,9 @@ WRONG = [
     ('train --data drawn:8 --model enlarge --watch fd --out runs/x', 'makes no images by itself'),
     ('train --data drawn:1 --size 16 --watch fd --out runs/x', 'FD cannot be measured next to 1 image'),
     ('train --data drawn:8 --channels 2 --out runs/x', 'channels is 2: give 1 (grey), 3 (RGB) or 4'),
+    ('train --data drawn:8 --background clear --out runs/x', "background is 'clear': give a colour"),
     ('train --data drawn:8 --fit squeeze --out runs/x', "unknown fit 'squeeze': use crop, pad, stretch"),
-    ('train --data drawn:8 --size 64x --out runs/x', "size is ''"),
+    ('train --data drawn:8 --size 64x --out runs/x', "size is '64x'"),
     ('eval --data nowhere', 'nowhere'),
     ('eval --extractor dinov2', "unknown extractor 'dinov2': use effnet_lite0, inception"),
     ('eval --n 2', 'n is 2'),
@@ -173,6 +178,10 @@ def test_wrong(root, line, message, capsys):
     assert len(said) == 1
     assert before == sorted(p for p in root.rglob('*') if 'cache' not in p.parts)
 
+def test_names_over_several_lines():
+    assert cli.split_names('Rose\nrose, iris', []) == ['Rose rose', 'iris']
+    assert cli.split_names('ALL', ['rose']) == ['rose']
+
 def test_help_is_light():
     "Nothing heavy is imported for --help."
     done = subprocess.run([sys.executable, '-c', 'import sys, flowerdiff.cli; print(*sys.modules)'], capture_output=True, text=True)
@@ -181,7 +190,7 @@ def test_help_is_light():
 # refused before PyTorch is imported
 EARLY = [line for line, _ in WRONG if line in (
     'sample --n 0', 'sample --out .', 'sample --out x.txt', 'sample --seed -1', 'sample --model gan',
-    'sample --classes rise', 'sample --from nowhere.png', 'sample --from photo.png --strength 1', 'sample --strength .6',
+    'sample --classes rise', 'sample --steps 0', 'sample --guidance nan', 'sample --from file', 'sample --from nowhere.png', 'sample --from photo.png --strength 1', 'sample --strength .6',
     'enlarge photo.png --out x.txt',
     'eval --n 2', 'eval --against none', 'eval --card file/c.md', 'lab --port 99999')]
 
@@ -197,20 +206,20 @@ def test_refusals_are_light(root):
         except SystemExit as stop: assert stop.code == 2, line
         assert not {'torch', 'matplotlib', 'datasets'} & {*sys.modules}, line
     """
-    assert len(EARLY) == 14
+    assert len(EARLY) == 17
     subprocess.run([sys.executable, '-c', code, *EARLY], check=True)
 
 def test_both_spellings(root):
     for option in ('--low-sigma', '--low_sigma'): call(f'enlarge photo.png --model stage {option} .3 --out x{option}.png')
     assert (root/'x--low-sigma.png').read_bytes() == (root/'x--low_sigma.png').read_bytes()
-    assert cli.spell_option('--no-flip', ['flip']) == cli.spell_option('--no_flip', ['flip']) == '--no-flip'
-    assert cli.spell_option('--out=a-b.png', ['out']) == '--out=a-b.png'
+    assert options.spell_option('--no-flip', ['flip']) == options.spell_option('--no_flip', ['flip']) == '--no-flip'
+    assert options.spell_option('--out=a-b.png', ['out']) == '--out=a-b.png'
 
 def test_threads_wait_quietly(monkeypatch):
     "A command asks for it, and a call from Python does not change the process."
     seen = []
     def looks(): seen.append(os.environ.get('OMP_WAIT_POLICY'))
-    command = cli.command(looks)
+    command = options.command(looks)
     for argv in ('flowerdiff_looks', 'my_script.py'):
         monkeypatch.setattr(sys, 'argv', [argv])
         monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
