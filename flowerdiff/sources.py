@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'SPLIT_ALIASES', 'METADATA', 'LABEL_COLUMNS', 'FLOWER_NUMBERS', 'DEFAULT_SOURCE', 'Item', 'Listing',
            'normal', 'label_text', 'sort_names', 'split_name', 'split_of', 'Files', 'find_files', 'explain',
-           'list_folder', 'image_column', 'class_names', 'open_table', 'reading', 'list_tables', 'choose_tables',
+           'list_folder', 'image_column', 'class_names', 'reading', 'open_table', 'list_tables', 'choose_tables',
            'table_split', 'list_parquet', 'hub_parts', 'hub_commit', 'load_hub', 'list_hub', 'list_torchvision',
            'number_classes', 'Source', 'open_source', 'source_state', 'list_source']
 
@@ -51,9 +51,11 @@ def label_text(
 )->str: # None: no label
     "Write a label as text."
     if isinstance(value, list): return label_text(value[0]) if len(value) == 1 else None
+    if isinstance(value, bytes): value = value.decode(errors='replace')
+    if not isinstance(value, (str, int, float)): return None
     text = re.sub(r'^(-?\d+)\.0$', r'\1', normal(value).strip())
     # NaN is not equal to itself
-    missing = value is None or value != value or text in ('', '-1')
+    missing = value != value or text in ('', '-1')
     return None if missing else text
 
 # %% ../nbs/13_sources.ipynb #26c2c325
@@ -278,7 +280,7 @@ def image_column(
     for column, feature in features.items():
         stored = isinstance(feature, datasets.Image) or isinstance(feature, dict) and 'bytes' in feature
         named = column in ('image', 'img', 'picture', 'jpg', 'png')
-        if stored or named and getattr(feature, 'dtype', '').endswith('binary'): return column
+        if stored or named and 'binary' in getattr(feature, 'dtype', ''): return column
 
 # %% ../nbs/13_sources.ipynb #ea8b21a0
 def class_names(
@@ -287,6 +289,21 @@ def class_names(
     "Read the class names of a column of numbers, or of lists of them."
     names = getattr(getattr(feature, 'feature', feature), 'names', None)
     return [normal(name) for name in names or []]
+
+# %% ../nbs/13_sources.ipynb #b51c7e30
+def reading(
+    file, # a table, or its name
+): # a context
+    "Turn an error in reading a table into one line."
+    return explain(f'{file} cannot be read as a table of images', 'download or make it again')
+
+def _undecoded(table, column):
+    "Leave the images of a table undecoded."
+    import datasets
+    plain = datasets.Image(decode=False)
+    if not isinstance(table, datasets.Dataset): return table.cast_column(column, plain)
+    images = table.select_columns(column).cast_column(column, plain)
+    return datasets.concatenate_datasets([images, table.remove_columns(column)], axis=1)
 
 # %% ../nbs/13_sources.ipynb #4d7ac531
 def open_table(
@@ -301,7 +318,8 @@ def open_table(
                  "give a data set with images")
     label = [c for c, f in features.items() if class_names(f) and c != 'split']
     label += [c for c in LABEL_COLUMNS if c in features]
-    return table.cast_column(image, datasets.Image(decode=False)), image, next(iter(label), None)
+    with reading(where): table = _undecoded(table, image)
+    return table, image, next(iter(label), None)
 
 # %% ../nbs/13_sources.ipynb #5039aefe
 def _row_label(value, names):
@@ -311,12 +329,6 @@ def _row_label(value, names):
     return dict(enumerate(names)).get(int(text)) if text.isdecimal() else None
 
 # %% ../nbs/13_sources.ipynb #4f859012
-def reading(
-    file, # a table, or its name
-): # a context
-    "Turn an error in reading a table into one line."
-    return explain(f'{file} cannot be read as a table of images', 'download or make it again')
-
 def _rows(table, where):
     "Read the rows of a table."
     with reading(where): yield from table

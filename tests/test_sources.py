@@ -286,7 +286,8 @@ LABELS = {   # values, type -> labels, class names
     'words in lists': ([['rose'], ['iris'], [], None], List(Value('string')), ['rose', 'iris', None, None], ['iris', 'rose']),
     'any, all, 1': (['any', 'all', '1', 'none'], Value('string'), ['any', 'all', '1', 'none'], ['1', 'all', 'any', 'none']),
     'accents': ([unicodedata.normalize(f, 'é') for f in ('NFC', 'NFD', 'NFKC', 'NFKD')], Value('string'), ['é']*4, ['é']),
-    'structures': ([dict(a=1), dict(a=2)]*2, dict(a=Value('int64')), ["{'a': 1}", "{'a': 2}"]*2, ["{'a': 1}", "{'a': 2}"]),
+    'words as bytes': ([b'rose', b'iris', b'', None], Value('binary'), ['rose', 'iris', None, None], ['iris', 'rose']),
+    'structures': ([dict(a=1), dict(a=2)]*2, dict(a=Value('int64')), [None]*4, []),
 }
 
 @pytest.mark.parametrize('name', LABELS)
@@ -294,9 +295,11 @@ def test_labels(name):
     values, kind, want, names = LABELS[name]
     assert labels(table(label=(values, kind))) == (want, names)
 
-def test_a_number_without_a_name():
-    "A label that the names do not reach is none."
+@pytest.mark.parametrize('form', ['struct', 'bytes'])
+def test_a_number_without_a_name(form):
+    "A label that the names do not reach is none, also where the images are not stored as their type says."
     cells = table().data.table.column('image')
+    if form == 'bytes': cells = pa.array([cell['bytes'] for cell in cells.to_pylist()])
     features = Features(image=HFImage(), label=NAMES).to_dict()
     info = json.dumps(dict(info=dict(features=features)))
     t = pa.table(dict(image=cells, label=pa.array([0, 1, 7, -5])))
@@ -330,8 +333,8 @@ def test_columns_of_images():
         t = Dataset(pa.table(dict(img=column)))
         items, _, _ = list_tables([(t, 'x', None)])
         return [item.data for item in items]
-    assert listed(data) == data
-    assert listed(cells) == data
+    for column in (data, cells): assert listed(column) == data
+    check_refused(lambda: listed(pa.array(data, pa.binary_view())), 'x cannot be read as a table of images (Unsupported cast from binary_view')
     with pytest.raises(FlowerDiffError, match='x has no image column .its columns: img'):
         listed(['https://example.org/1.jpg'])
 
