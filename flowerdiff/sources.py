@@ -213,37 +213,47 @@ def explain(
 # %% ../nbs/13_sources.ipynb #27f16502
 def _read_rows(file):
     "Read the rows of metadata.csv or metadata.jsonl."
-    text, rows = file.read_text('utf-8-sig'), []
+    try: text, rows = file.read_text('utf-8-sig'), []
+    except UnicodeDecodeError: raise FlowerDiffError(f'{file} cannot be read: save it as UTF-8 text') from None
     if file.suffix == '.csv':
+        head, line, rest = text.partition('\n')
         # spreadsheets of some countries write semicolons
-        delimiter = max(',;\t', key=text.partition('\n')[0].count)
-        return list(csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter))
+        delimiter = max(',;\t', key=head.count)
+        text = io.StringIO(head.lower() + line + rest, newline='')
+        return list(csv.DictReader(text, delimiter=delimiter))
     for i, line in enumerate(text.split('\n'), 1):
-        with explain(f'{file} cannot be read in line {i}', 'repair it, or take it away'):
-            if line.strip(): rows.append(dict(json.loads(line)))
+        with explain(f'{file} cannot be read in line {i}', 'write one object a line, as in {"file_name": "1.jpg"}'):
+            # a list of pairs would do for dict, too
+            if line.strip(): rows.append({**json.loads(line)})
     return rows
 
 # %% ../nbs/13_sources.ipynb #630021ab
 def _read_metadata(folder, files):
-    "Read the rows of all metadata files, by the path of their image."
-    rows = {}
+    "Read the rows of all metadata files, by the path of their image, and the names of their columns."
+    rows, columns = {}, {}
     for file in files.metadata:
         with explain(f'{folder/file} cannot be read', 'repair it, or take it away'):
             for row in _read_rows(folder/file):
-                name = row.get('file_name')
-                if name: rows[normal(os.path.normpath(file.parent/str(name).replace('\\', '/')))] = row
-    return rows
+                columns |= row
+                if not row.get('file_name'): continue
+                place = folder/file.parent/str(row['file_name']).replace('\\', '/')
+                path = normal(os.path.relpath(place, folder))
+                if path in rows: files.left_out['an earlier row for the same image'].append(path)
+                rows[path] = row
+    # cells without a header are under None
+    return rows, [*filter(None, columns)]
 
 # %% ../nbs/13_sources.ipynb #091c6e58
-LABEL_COLUMNS = 'label', 'labels', 'class', 'class_name', 'category', 'cls'
+# a name says more than a number beside it
+LABEL_COLUMNS = 'class_name', 'label', 'labels', 'class', 'category', 'cls'
 
-def _label_column(rows):
-    "Find the column of labels: one with a usual name, or the only one if its values repeat."
-    columns = {column for row in rows for column in row} - {'file_name', 'split', None}
+def _label_column(rows, columns, in_folders=False):
+    "Find the column of labels: one with a usual name, or the only one if its values repeat and folders are no classes."
     for name in LABEL_COLUMNS:
         if name in columns: return name
-    if len(columns) != 1: return None
-    only, = columns
+    others = {*columns} - {'file_name', 'split'}
+    if len(others) != 1 or in_folders: return None
+    only, = others
     values = {label_text(row.get(only)) for row in rows}
     return only if 2*len(values) <= len(rows) else None
 
@@ -256,9 +266,11 @@ def list_folder(
     files = files or find_files(folder)
     splits, paths = _find_splits(files)
     _drop_twins(splits, files, folder.resolve())
-    rows = _read_metadata(folder, files)
-    column = _label_column(rows.values())
-    labels = {} if column else _folder_labels(splits, paths)
+    rows, columns = _read_metadata(folder, files)
+    labels = _folder_labels(splits, paths)
+    column = rows and _label_column(rows.values(), columns, len({*labels.values()} - {None}) > 1)
+    if files.metadata and not (column or rows and 'split' in columns):
+        files.left_out[f"columns file_name and label are needed, not {', '.join(columns) or 'none'}"] += files.metadata
     items = []
     for file, split in splits.items():
         row = rows.pop(normal(file), {})

@@ -227,16 +227,46 @@ def test_splits_in_metadata():
     assert splits == ['train', 'validation', '1', None]
     assert names == []
 
-def test_columns_of_metadata():
-    "Another column counts if it is the only one and repeats; captions are no classes, and the folders stay."
-    files = ['a/0.png', 'b/1.png', 'a/2.png', 'b/3.png']
-    for file in files: touch(f'd/{file}')
-    for values, names in (['iris', 'rose']*2, ['iris', 'rose']), ('wxyz', ['a', 'b']):
-        write_csv('d/metadata.csv', ['file_name', 'what'], *zip(files, values))
-        assert listed()[1] == names
-    # without file_name it is another file
-    write_csv('d/metadata.csv', ['name', 'label'], ['a/0.png', 'x'])
-    assert listed()[1] == ['a', 'b']
+FILES = 'a/0.png', 'b/1.png', 'a/2.png', 'b/3.png'
+NEEDED = 'columns file_name and label are needed, not '
+COLUMNS = {   # other columns than the files, or all columns -> class names, what is said
+    'a usual name wins over folders': (dict(Label=['x', 'y', 'x', 'y']), 'xy', []),
+    'names win over numbers': (dict(label=[0, 1, 0, 1], class_name=['x', 'y', 'x', 'y']), 'xy', []),
+    'captions': (dict(text=[*'wxyz']), 'ab', [NEEDED + 'file_name, text']),
+    'one caption for all': (dict(text=['x']*4), 'ab', [NEEDED + 'file_name, text']),
+    'no usual name': (dict(species=[*'xyxy'], author=[*'wxyz']), 'ab', [NEEDED + 'file_name, species, author']),
+    'no column of files': (dict(image_path=FILES, Class=[*'xyxy']), 'ab', [NEEDED + 'image_path, class']),
+    'File_Name': (dict(File_Name=FILES, label=[*'xyxy']), 'xy', []),
+    'a header alone': (dict(file_name=[], label=[]), 'ab', [NEEDED + 'none']),
+    'two rows for a file': (dict(file_name=['a/0.png', *FILES], label=[*'yxyxy']), 'xy', ['an earlier row for the same image']),
+    'a split alone': (dict(split=['train', 'test']*2), 'ab', []),
+}
+
+@pytest.mark.parametrize('name', COLUMNS)
+def test_columns_of_metadata(name):
+    columns, names, said = COLUMNS[name]
+    touch(*[f'd/{file}' for file in FILES])
+    own = {'file_name', 'File_Name', 'image_path'} & columns.keys()
+    columns = columns if own else dict(file_name=FILES) | columns
+    write_csv('d/metadata.csv', columns, *zip(*columns.values()))
+    _, found, left_out = listed()
+    assert (found, [*left_out]) == ([*names], said)
+
+def test_the_only_column_of_loose_images():
+    for i in range(4): touch(f'd/{i}.png')
+    write_csv('d/metadata.csv', ['file_name', 'what'], *zip([f'{i}.png' for i in range(4)], 'xyxy'))
+    assert listed()[1] == ['x', 'y']
+
+def test_absolute_paths(place):
+    touch('d/1.png', 'd/2.png')
+    write_csv('d/metadata.csv', ['file_name', 'label'], [place/'d/1.png', 'x'], [place/'d/2.png', 'y'])
+    assert listed()[1:] == (['x', 'y'], {})
+
+@pytest.mark.parametrize('encoding', ['utf-16', 'latin-1'])
+def test_other_encodings(encoding):
+    touch('d/1.png')
+    Path('d/metadata.csv').write_text('file_name,label\n1.png,blüte\n', encoding)
+    check_refused(listed, 'd/metadata.csv cannot be read: save it as UTF-8')
 
 def test_file_names_in_another_normal_form():
     name = 'blüte.png'
@@ -253,11 +283,11 @@ def test_broken_csv(text):
         assert 'd/metadata.csv cannot be read' in str(e)
         assert '\n' not in str(e)
 
-@pytest.mark.parametrize('text', ['{"file_name": ', '[1, 2]', '"words"', '['*100_000, '{"file_name": "1.png", "label": ' + '9'*5000 + '}'])
+@pytest.mark.parametrize('text', ['{"file_name": ', '[1, 2]', '[{"file_name": "1.png", "label": "a"}]', '"words"', '['*100_000, '{"file_name": "1.png", "label": ' + '9'*5000 + '}'])
 def test_broken_jsonl(text):
     touch('d/1.png')
     Path('d/metadata.jsonl').write_text(text)
-    with pytest.raises(FlowerDiffError, match='d/metadata.jsonl cannot be read'): listed()
+    with pytest.raises(FlowerDiffError, match='d/metadata.jsonl cannot be read in line 1 .*write one object a line'): listed()
 
 # ---- tables ----
 def pil(i): return Image.fromarray(np.full((16, 16, 3), 9*i, np.uint8))
