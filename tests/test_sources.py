@@ -3,6 +3,7 @@ import csv, json, os, sys, unicodedata
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq, pytest
 from datasets import ClassLabel, Dataset, Features, Image as HFImage, List, Value
+from huggingface_hub import get_session
 from PIL import Image
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.config import pick_labels
@@ -62,6 +63,7 @@ LAYOUTS = {
     'digits': {'0/1.png': ('0', None), '1/1.png': ('1', None), '10/1.png': ('10', None)},
     'keywords': {'any/1.png': ('any', None), 'all/1.png': ('all', None), 'none/1.png': ('none', None), '-1/1.png': ('-1', None)},
     'commas': {'rose, red/1.png': ('rose, red', None), 'rose, white/1.png': ('rose, white', None)},
+    'other names of splits': {'training/1.png': (None, 'train'), 'evaluation/2.png': (None, 'validation'), 'holdout/3.png': (None, 'test')},
     'hidden files': {'a/1.png': ('a', None), 'b/2.png': ('b', None), 'b/.3.png': None, '.thumbs/4.png': None, '__MACOSX/a/._1.png': None},
 }
 
@@ -392,6 +394,14 @@ def test_tables_beside_images():
 def test_splits_of_tables(file, split):
     assert table_split(Path(file)) == split
 
+# ---- what is no source ----
+@pytest.mark.parametrize('name, todo', [
+    ('d/1.png', 'give its folder'), ('d.zip', 'unpack it'), ('d/mine', 'give one'), ('./d.txt', 'give one')])
+def test_no_source(name, todo):
+    "The second part of a name may be mistyped: the Hub is not asked."
+    touch('d/1.png', 'd.zip')
+    check_refused(lambda: open_source(name), f"'{name}' is no folder, parquet file or Hub data set (owner/name): {todo}")
+
 # ---- the Hub ----
 CONFIGS = """---
 configs:
@@ -401,6 +411,16 @@ configs:
   data_dir: drawings
 ---
 """
+
+def test_the_hub_is_asked_once(monkeypatch, capfd):
+    "Without a network, the answer comes at once, and in one line."
+    asked = []
+    def no_network(self, method, url, **kwargs):
+        asked.append(url)
+        raise OSError('no network')
+    monkeypatch.setattr(type(get_session()), 'request', no_network)
+    check_refused(lambda: hub_commit('me/none'), "the Hugging Face Hub gave no such dataset (no network)")
+    assert sum('me/none' in url for url in asked) == 1 and not capfd.readouterr().err
 
 def test_configurations(place, monkeypatch):
     "They are named, and chosen by name; here a folder stands for the Hub, and datasets says what it says."
