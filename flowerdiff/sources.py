@@ -330,7 +330,7 @@ def open_table(
     check(image, f"{where} has no image column (its columns: {', '.join(features)}): "
                  "give a data set with images")
     label = [c for c, f in features.items() if class_names(f) and c != 'split']
-    label += [c for c in LABEL_COLUMNS if c in features]
+    label += filter(features.get, LABEL_COLUMNS)
     with reading(where): table = _undecoded(table, image)
     return table, image, next(iter(label), None)
 
@@ -423,7 +423,8 @@ def hub_parts(
 
 # %% ../nbs/13_sources.ipynb #18d21228
 def _commit_in_cache(repo, revision, config):
-    "Find the commit of a data set in the cache of huggingface_hub, or in that of datasets, without asking the Hub again."
+    "Find the commit of a data set in the cache of huggingface_hub, or in that of datasets."
+    # builders of other kinds would ask the Hub again
     from datasets.packaged_modules.cache.cache import Cache
     from huggingface_hub import snapshot_download
     with suppress(Exception):
@@ -557,7 +558,8 @@ def open_source(
         return Source(name, 'parquet', path.parent, Files({}, [Path(path.name)], [], defaultdict(list)))
     is_name = re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(?<!\.parquet)(@[\w./-]+)?(:.+)?', name)
     todo = INSTEAD.get(path.suffix.lower(), "give one, or 'torchvision' or 'drawn'")
-    check(is_name and not path.parent.is_dir(), f"'{name}' is no folder, parquet file or Hub data set (owner/name): {todo}")
+    check(is_name and not path.parent.is_dir(), f"'{name}' is no folder, parquet file or Hub data set "
+                                                f"(owner/name): {todo}")
     return Source(name, 'hub')
 
 # %% ../nbs/13_sources.ipynb #c7b172c6

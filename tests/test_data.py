@@ -1,8 +1,8 @@
 "Guards of flowerdiff.data: what is refused and in which words, what is said, the cache, exact streams."
 import itertools, json, operator, subprocess, sys
 from types import SimpleNamespace
-import numpy as np, pytest, torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image as HFImage, IterableDatasetDict, Value
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq, pytest, torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image as HFImage, IterableDatasetDict, List, Value
 from pathlib import Path
 from PIL import Image
 import flowerdiff.data as data, flowerdiff.sources as sources
@@ -47,6 +47,14 @@ def stream(source, size=16, split=None, **kw): return stream_images(source, size
 # ---- what is refused ----
 def no_network(*args, **kw): raise OSError('no network')
 
+def write_misfit(file):
+    "Write a table whose images are not stored as their type says, and whose last label has no name."
+    stored = table([0, 1, 2]).data.table
+    data = [cell['bytes'] for cell in stored['image'].to_pylist()]
+    columns = pa.table(dict(image=data, label=[0, 1, 7]))
+    features = table([0], ['a', 'b'], [0]).data.table.schema.metadata
+    pq.write_table(columns.replace_schema_metadata(features), file)
+
 REFUSED = [
     (lambda: load('nowhere'), "'nowhere' is no folder"),
     (lambda: load('./nowhere.parquet'), "is no folder, parquet file or Hub data set"),
@@ -76,6 +84,8 @@ REFUSED = [
     (lambda: stream('half.parquet'), 'half.parquet cannot be read as a table of images'),
     (lambda: stream('good.parquet', 16, 'test'), "no split 'test'"),
     (lambda: stream('train.parquet', 16, 'test'), "no split 'test'"),
+    (lambda: stream('empty.parquet'), 'empty.parquet has no images: give another'),
+    (lambda: stream('misfit.parquet'), 'misfit.parquet cannot be read as a table of images (Class label 7'),
     (lambda: stream('good.parquet', block=0), 'block is 0'),
     (lambda: stream('unlabelled.parquet'), 'or none has a label'),
     (lambda: next(stream('train.parquet').batches(2, rank=9, world=10)), 'process 9 of 10 gets no images'),
@@ -93,6 +103,8 @@ def test_refused(place, monkeypatch):
     write(table(range(4), split=['train', 'train', 'val', 'val']), 'good.parquet')
     write(table(range(3)), 'train.parquet')
     write(table(range(3), label=[-1]*3), 'unlabelled.parquet')
+    write(table([]), 'empty.parquet')
+    write_misfit('misfit.parquet')
     Path('half.parquet').write_bytes(Path('good.parquet').read_bytes()[:400])
     Dataset.from_dict(dict(text=['a'])).to_parquet('words.parquet')
     for i, (call, message) in enumerate(REFUSED):
@@ -142,6 +154,10 @@ def test_told(capsys):
     assert told == ['left out, not an image (1): notes.txt', 'left out, no label, unlike others (1): stray.png',
                     'left out, cannot be read: image file is truncated (5): a/cut0.png, a/cut1.png, a/cut2.png, ...',
                     'left out, cannot be read: cannot identify image file (1): b/broken.jpg']
+    save('p/1.png')
+    Path('p/bad\n\x1b[31m.txt').touch()
+    load('p')
+    assert capsys.readouterr().err == 'left out, not an image (1): bad\\n\\x1b[31m.txt\n'
     write(table(range(2)), 'q/x.parquet')
     save('q/beside.png')
     load('q')
@@ -352,6 +368,8 @@ def test_labels_of_tables():
     assert d.labels.tolist() == [0, 1, 1]
 
 def test_split_column():
+    write(table(range(4), split=[0, 0, 1, None]), 'numbers.parquet')
+    assert str(load('numbers.parquet')).endswith('(2 in split 0 + 1 in split 1 + 1 in split none)')
     write(table(range(4), split=['train', 'dev', None, 'Extra']), 'x.parquet')
     assert load('x.parquet').splits == dict(train=1, validation=1, none=1, extra=1)
     assert load('x.parquet', 16, 'val+none').labels.tolist() == [1, 2]
@@ -500,10 +518,18 @@ def test_stream_leaves_out_what_has_no_image_or_label():
     seen = numbers(torch.cat([images for images, _, _ in take(stream('x.parquet'), 5, 1)]))
     assert sorted(seen) == [0, 1, 3, 4, 5]
 
-def test_stream_without_classes():
+def test_stream_without_classes(capsys):
     write(table(range(4), None, [5, 6, 7, 8]), 'x.parquet')
+    capsys.readouterr()
     s = stream('x.parquet')
+    said = capsys.readouterr().err
+    assert "no classes, because column 'label' lists no names" in said and said.count('\n') == 1
     assert s.labels is None and s.class_names == [] and take(s, 1)[0][1] is None
+
+def test_stream_of_lists_of_one_label():
+    features = Features(image=HFImage(), label=List(ClassLabel(names=['a', 'b'])))
+    write(Dataset.from_dict(dict(image=[pil(i) for i in range(3)], label=[[0], [1], []]), features=features), 'x.parquet')
+    assert sorted(take(stream('x.parquet'), 1, 2)[0][1].tolist()) == [0, 1]
 
 def test_stream_from_the_hub(monkeypatch, capsys):
     "Splits are chosen, official class names are given, and an unknown length is said."
