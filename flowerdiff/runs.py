@@ -30,7 +30,7 @@ from .training import Trainer
 from .enlarging import enlarge_bicubic, shrink
 from .config import ModelConfig, build, plain_size
 from .models import Model, read_weights, save
-from .data import ImageDataset, ImageStream
+from .data import FORM, ImageDataset, ImageStream
 from .settings import WATCHES, Budget, Settings, as_plain, check_watch, make_config
 from .checkpoints import (Checkpoint, LogFile, lock_folder, remove_parts, save_snapshot,
                                     snapshot_files)
@@ -187,19 +187,19 @@ def has_images(
 )->bool:
     "Check whether a data set holds all images of another, though perhaps with slightly other bytes."
     means = dict(marks.tolist())
-    alike = [abs(means.get(name, math.inf) - mean) < 2 for name, mean in wanted.tolist()]
-    return bool(alike) and all(alike)
+    return all(abs(means.get(name, math.inf) - mean) < 2 for name, mean in wanted.tolist())
 
 # %% ../nbs/17_runs.ipynb #fc536187
 @patch
 def check_state(self:Run,
     meta:dict, # what a state says of itself
-    marks:torch.Tensor=torch.empty(0, 2), # of its images, as in ImageDataset
+    marks:torch.Tensor, # of its images, as in ImageDataset
     accept:bool=False, # go on where images were added, or decoded to other bytes
 ):
     "Check that a state belongs to the images of this run."
     data, folder = self.data, self.folder
     if meta['data'] == data.key: return
+    check_same(folder, FORM | meta.get('how', data.how), FORM | data.how)
     check(has_images(data.marks, marks),
           f"{folder} was trained on other images ({meta['pictures']:,} of {meta['source']}, "
           f"not {data}): give the same, or use another folder")
@@ -216,8 +216,8 @@ def restore(self:Run,
 ):
     "Go back to the newest state that is whole."
     meta, state = self.states.read()
-    # states of before have no marks
-    marks = state.get('marks', {'': torch.empty(0, 2)})['']
+    # states of before have no marks; these are of no image
+    marks = state.get('marks', {'': torch.ones(1, 2)})['']
     self.check_state(meta, marks, accept)
     self.load_state_dict(state)
     for name in ('step', 'seconds', 'best'): setattr(self, name, meta[name])

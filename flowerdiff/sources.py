@@ -50,7 +50,7 @@ def label_text(
     value, # a label, of any type
 )->str: # None: no label
     "Write a label as text."
-    if isinstance(value, list): return label_text(value[0]) if len(value) == 1 else None
+    if isinstance(value, list) and len(value) == 1: value = value[0]
     if isinstance(value, bytes): value = value.decode(errors='replace')
     if not isinstance(value, (str, int, float)): return None
     text = re.sub(r'^(-?\d+)\.0$', r'\1', normal(value).strip())
@@ -214,8 +214,7 @@ def explain(
 # %% ../nbs/13_sources.ipynb #27f16502
 def _read_rows(file):
     "Read the rows of metadata.csv or metadata.jsonl."
-    try: text, rows = file.read_text('utf-8-sig'), []
-    except UnicodeDecodeError: raise FlowerDiffError(f'{file} cannot be read: save it as UTF-8 text') from None
+    text, rows = file.read_text('utf-8-sig'), []
     if file.suffix == '.csv':
         head, line, rest = text.partition('\n')
         # spreadsheets of some countries write semicolons
@@ -233,12 +232,12 @@ def _read_metadata(folder, files):
     "Read the rows of all metadata files, by the path of their image, and the names of their columns."
     rows, columns = {}, {}
     for file in files.metadata:
-        with explain(f'{folder/file} cannot be read', 'repair it, or take it away'):
+        with explain(f'{folder/file} cannot be read', 'save it as UTF-8 text, or take it away'):
             for row in _read_rows(folder/file):
                 columns |= row
                 if not row.get('file_name'): continue
-                place = folder/file.parent/row['file_name'].replace('\\', '/')
-                path = normal(os.path.relpath(place, folder))
+                path = folder/file.parent/row['file_name'].replace('\\', '/')
+                path = normal(os.path.relpath(path, folder))
                 if path in rows: files.left_out['an earlier row for the same image'].append(path)
                 rows[path] = row
     # cells without a header are under None
@@ -270,8 +269,9 @@ def list_folder(
     rows, columns = _read_metadata(folder, files)
     labels = _folder_labels(splits, paths)
     column = rows and _label_column(rows.values(), columns, any(labels.values()))
-    if files.metadata and not (column or rows and 'split' in columns):
-        files.left_out[f"columns file_name and label are needed, not {', '.join(columns) or 'none'}"] += files.metadata
+    if files.metadata and not (column or 'split' in columns):
+        reason = f"columns file_name and label are needed, not {', '.join(columns) or 'none'}"
+        files.left_out[reason] += files.metadata
     items = []
     for file, split in splits.items():
         row = rows.pop(normal(file), {})
@@ -301,7 +301,7 @@ def class_names(
 )->list: # empty where it has none
     "Read the class names of a column of numbers, or of lists of them."
     names = getattr(getattr(feature, 'feature', feature), 'names', None)
-    return [normal(name) for name in names or []]
+    return [*map(normal, names or [])]
 
 # %% ../nbs/13_sources.ipynb #b51c7e30
 def reading(
@@ -312,11 +312,11 @@ def reading(
 
 def _undecoded(table, column):
     "Leave the images of a table undecoded."
-    import datasets
-    plain = datasets.Image(decode=False)
-    if not isinstance(table, datasets.Dataset): return table.cast_column(column, plain)
+    from datasets import Dataset, Image, concatenate_datasets
+    plain = Image(decode=False)
+    if not isinstance(table, Dataset): return table.cast_column(column, plain)
     images = table.select_columns(column).cast_column(column, plain)
-    return datasets.concatenate_datasets([images, table.remove_columns(column)], axis=1)
+    return concatenate_datasets([images, table.remove_columns(column)], axis=1)
 
 # %% ../nbs/13_sources.ipynb #4d7ac531
 def open_table(
@@ -365,8 +365,7 @@ def list_tables(
             if data: items.append(Item(data, f'{where} row {i}', name, split))
             else: left_out['a row without an image'].append(f'{where} row {i}')
             others.add(name)
-    rest = others - {None, *order}
-    return Listing(items, [*order, *sort_names(rest)], left_out)
+    return Listing(items, [*order, *sort_names(others - {None, *order})], left_out)
 
 # %% ../nbs/13_sources.ipynb #98f26e69
 def choose_tables(
@@ -484,8 +483,8 @@ def list_hub(
     commit:str, # as in load_hub
 )->Listing:
     "List the images of a data set on the Hugging Face Hub."
-    tables = load_hub(name, commit)
-    return list_tables((table, f'{name} {split}', split_name(split)) for split, table in tables.items())
+    return list_tables((table, f'{name} {split}', split_name(split))
+                       for split, table in load_hub(name, commit).items())
 
 # %% ../nbs/13_sources.ipynb #610b5bbd
 FLOWER_NUMBERS = [str(i) for i in range(1, 103)]

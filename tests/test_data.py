@@ -82,9 +82,9 @@ REFUSED = [
     (lambda: stream('photos'), "'photos' cannot be streamed"),
     (lambda: stream('drawn'), "'drawn' cannot be streamed"),
     (lambda: stream('half.parquet'), 'half.parquet cannot be read as a table of images'),
-    (lambda: stream('good.parquet', 16, 'test'), "no split 'test'"),
-    (lambda: stream('train.parquet', 16, 'test'), "no split 'test'"),
-    (lambda: stream('empty.parquet'), 'empty.parquet has no images: give another'),
+    (lambda: stream('good.parquet', 16, 'test'), "no images in split 'test'"),
+    (lambda: stream('train.parquet', 16, 'test'), "no images in split 'test'"),
+    (lambda: stream('empty.parquet'), "empty.parquet has no images in split 'any': give another"),
     (lambda: stream('misfit.parquet'), 'misfit.parquet cannot be read as a table of images (Class label 7'),
     (lambda: stream('good.parquet', block=0), 'block is 0'),
     (lambda: stream('unlabelled.parquet'), 'or none has a label'),
@@ -280,6 +280,18 @@ def test_marks():
     # another class beside them is another set
     save('d/c/9.png', 9)
     assert not {*after[:,0].tolist()} & {*load('d').marks[:,0].tolist()}
+
+def test_subset():
+    "Everything that belongs to an image goes with it."
+    d = load_images('drawn:8', 16, verbose=False)
+    for rows in ([6, 2], torch.tensor([6, 2]), np.array([6, 2])):
+        part = d.subset(rows)
+        for name in ('images', 'labels', 'marks'): assert torch.equal(getattr(part, name), getattr(d, name)[[6, 2]])
+    assert part.key == d.subset([6, 2]).key != d.subset([2, 6]).key
+    odd = torch.arange(8) % 2 == 1
+    assert len({d.key, d.subset(odd).key, d.subset(~odd).key}) == 3
+    save('d/1.png')
+    assert load('d').subset(slice(1)).labels is None
 
 def test_cache(place, monkeypatch):
     for i in range(4): save(f'd/{"ab"[i % 2]}/{i}.png', i)

@@ -185,6 +185,17 @@ def test_new_images_are_accepted(data, done, tmp_path, capsys):
         again()
         assert not capsys.readouterr().err.count(what)
 
+def test_images_that_are_missing(data, done):
+    "Also where somebody has cut the data by hand, and left the marks as they were."
+    by_hand = replace(data, images=data.images[:20], labels=data.labels[:20], key='cut')
+    for other in (data.subset(slice(20)), by_hand):
+        refuses(lambda: go(other, done, resume=True, accept_new_data=True), 'trained on other images (24 of')
+
+@pytest.mark.parametrize('how, message', [(dict(channels=1), 'channels 3, not 1'), (dict(fit='pad', background='red'), 'fit crop, not pad')])
+def test_images_read_otherwise(data, done, how, message):
+    other = replace(data, key='other', how=how)
+    refuses(lambda: go(other, done, resume=True, accept_new_data=True), f'was begun with {message}')
+
 @pytest.mark.parametrize('change', ['names', 'labels', 'pixels', 'fewer', 'no marks'])
 def test_other_images_are_never_accepted(data, done, change):
     marks = data.marks.clone()

@@ -268,7 +268,7 @@ def test_absolute_paths(place):
 def test_other_encodings(encoding):
     touch('d/1.png')
     Path('d/metadata.csv').write_text('file_name,label\n1.png,blüte\n', encoding)
-    check_refused(listed, 'd/metadata.csv cannot be read: save it as UTF-8')
+    check_refused(listed, 'save it as UTF-8 text')
 
 def test_file_names_in_another_normal_form():
     name = 'blüte.png'
