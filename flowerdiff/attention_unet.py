@@ -9,6 +9,7 @@ __all__ = ['ResBlock', 'SelfAttention', 'Resize', 'AttentionUNet']
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
+from .core import check
 from .baseline_unet import UNet, conv3x3, zero_init
 
 # %% ../nbs/05_attention_unet.ipynb #192dcaef
@@ -52,6 +53,7 @@ class SelfAttention(nn.Module):
         channels:int, # a multiple of 32
     ):
         super().__init__()
+        check(channels % 32 == 0, f"attention at {channels} channels: give widths that are multiples of 32 there")
         self.norm = nn.GroupNorm(8, channels)
         self.qkv = nn.Conv2d(channels, 3*channels, 1)
         self.out = zero_init(nn.Conv2d(channels, channels, 1))

@@ -449,7 +449,7 @@ def size_pair(
     return (*pair, *pair)[:2]
 
 # %% ../nbs/01_images.ipynb #78a5b02c
-FORM = 'fit', 'channels', 'background', 'white'
+FORM = dict(fit='crop', channels=3, background='white', white=None)
 
 def check_form(
     **how, # fit, channels, background and white, as in image_tensor
@@ -457,8 +457,7 @@ def check_form(
     "Check the form that images are asked for in."
     check_known('the form of an image', how, FORM)
     how = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in how.items()}
-    usual = dict(fit='crop', channels=3, background='white', white=1) | how
-    fit, channels, background, white = [usual[name] for name in FORM]
+    fit, channels, background, white = (FORM | how).values()
     check_choice('fit', fit, ('crop', 'pad', 'stretch'))
     fits = channels in [*MODES] and channels is not True
     check(fits, f"channels is {channels!r}: give 1 (grey), 3 (RGB) or 4 (with transparency)")

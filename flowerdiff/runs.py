@@ -24,13 +24,13 @@ from tqdm.auto import tqdm
 from . import __version__
 from .core import (STAGE, FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
                              out_of_memory, pick_device, preview, retry_held, user_path, warn, write_text)
-from .images import make_grid_image, to_float
+from .images import FORM, make_grid_image, to_float
 from .baseline_unet import Compiled
 from .training import Trainer
 from .enlarging import enlarge_bicubic, shrink
 from .config import ModelConfig, build, plain_size
 from .models import Model, read_weights, save
-from .data import FORM, ImageDataset, ImageStream
+from .data import ImageDataset, ImageStream
 from .settings import WATCHES, Budget, Settings, as_plain, check_watch, make_config
 from .checkpoints import (Checkpoint, LogFile, lock_folder, remove_parts, save_snapshot,
                                     snapshot_files)

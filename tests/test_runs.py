@@ -90,6 +90,10 @@ WRONG = [
     (dict(device='gpu'), "'gpu'"),
     (dict(tracker='paper'), "unknown tracker 'paper'"),
     (dict(net=dict(width=3)), 'width'),
+    (dict(net=dict(widths=[])), 'which builds no baseline network'),
+    (dict(net=dict(widths=[0, 0])), 'a layer has no weights'),
+    (dict(model='attention', net=dict(widths=[16, 16])), 'multiples of 32'),
+    (dict(size=999_999), 'size is 999999'),
 ]
 
 @pytest.mark.parametrize('settings, message', WRONG, ids=[m for _, m in WRONG])
@@ -106,6 +110,8 @@ def test_refused_folders(data, done, tmp_path):
     refuses(lambda: go(data, done, resume=True, seed=1), 'begun with seed 0, not 1')
     refuses(lambda: go(data, done, resume=True, net=dict(widths=[8])), 'begun with net')
     refuses(lambda: go(other, done, resume=True), 'trained on other images')
+    for odd_data in ('drawn:8', data.images):
+        refuses(lambda: train(odd_data, tmp_path/'odd'), 'give what load_images returns')
     refuses(lambda: go(odd, tmp_path/'odd', net=dict(widths=[8]*4)), '20')
     assert not (tmp_path/'odd').exists()
 
