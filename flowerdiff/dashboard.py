@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUN_BUTTONS', 'SHOWN_BUTTONS', 'HAS_MP4', 'FILE_BUTTONS', 'IMAGE_BUTTONS', 'MODELS', 'PAGE', 'WIDE', 'SIDE', 'FIRST',
-           'TRIES', 'INVERSION', 'Dashboard']
+           'BACK', 'TRIES', 'INVERSION', 'Dashboard']
 
 # %% ../nbs/25_dashboard.ipynb #4dd781e0
 import base64, io, time
@@ -33,7 +33,7 @@ RUN_BUTTONS = dict(
     stop=('Stop', 'End this run and keep what there is', 'stop'))
 SHOWN_BUTTONS = dict(
     compare=('Compare', 'All networks, with the seed and the settings of these images', 'columns'),
-    go_back=('Back', 'The images before these, and their settings', 'undo'))
+    go_back=('Back', 'The images before these, and their settings; again: those before them', 'undo'))
 
 # %% ../nbs/25_dashboard.ipynb #48821c7f
 HAS_MP4 = all(map(find_spec, ('imageio', 'imageio_ffmpeg')))
@@ -67,6 +67,7 @@ class Dashboard(widgets.VBox):
         # models that load does not know, and a label for each name
         self.given = {label: m for label, m in models.items() if isinstance(m, Model)}
         self.labels = {label if label in self.given else name: label for label, name in models.items()}
+        # what runs, what was shown before what is shown now, and when to look again
         self.job, self.before, self.next_look = Job(), [], 0.
         super().__init__([self.make_page(n)])
         self.add_class('flowerdiff')
@@ -153,6 +154,14 @@ def loaded(self:Dashboard,
 
 # %% ../nbs/25_dashboard.ipynb #d6647718
 @patch
+def useless(self:Dashboard)->list: # of names
+    "Find the buttons that have nothing to work with."
+    names = []
+    if not self.before: names.append('go_back')
+    if not HAS_MP4: names.append('mp4')
+    return names
+
+@patch
 def draw(self:Dashboard):
     "Show the image selected, and which buttons can be pressed."
     with self.view.lock:
@@ -161,9 +170,9 @@ def draw(self:Dashboard):
         set_visible(self.hint, self.view.jobs and not picked)
         set_visible(self.bar, running)
         if picked: self.describe(*picked[-1])
+        useless = self.useless()
         for name, b in self.buttons.items():
-            b.disabled = running == (name != 'stop')
-        if not HAS_MP4: self.buttons['mp4'].disabled = True
+            b.disabled = running == (name != 'stop') or name in useless
         self.upload.disabled = running
 
 # %% ../nbs/25_dashboard.ipynb #eb89e84d
@@ -229,6 +238,9 @@ def follow(self:Dashboard,
     self.next_look = began + max(.2, 5*(time.monotonic() - began))
 
 # %% ../nbs/25_dashboard.ipynb #dcdbe528
+# sheets to go back to
+BACK = 10
+
 @patch
 def start(self:Dashboard,
     make_jobs:Callable, # returns SampleJobs; may load networks
@@ -238,9 +250,10 @@ def start(self:Dashboard,
         jobs = make_jobs()
         shapes = {tuple(job.frames.images.shape[2:]) for job in jobs}
         check(len(shapes) == 1, f'images of shapes {shapes} cannot be compared: their noise is not the same')
-        # the first images do not use up their seed
-        if self.view.jobs: self.settings.used_seed = jobs[0].settings.seed
-        self.before = self.view.jobs
+        if self.view.jobs:
+            # the first images do not use up their seed
+            self.settings.used_seed = jobs[0].settings.seed
+            self.before = [*self.before, self.view.jobs][-BACK:]
         self.view.show(jobs)
         for job in jobs: job.draw()
         for job in jobs: job.enlarge()
@@ -379,7 +392,7 @@ def inpaint(self:Dashboard):
 def go_back(self:Dashboard):
     "Show the images before these, and the controls as they were."
     if self.job.running or not self.before: return
-    shown, self.before = self.before, self.view.jobs
+    *self.before, shown = self.before
     self.settings.show_settings(shown[0].settings)
     self.settings.used_seed = self.settings.seed.value
     self.say('')

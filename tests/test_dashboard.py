@@ -571,6 +571,19 @@ def test_another_network_while_one_works(ideal):
     d.buttons['go_back'].click()
     assert ' slow ' in grid(d).caption and d.settings.name == 'slow'
 
+def test_back_goes_through_earlier_sheets(ideal):
+    "With their settings, and past a photo; as many as are kept."
+    d = make(dict(drawn=ideal))
+    assert d.buttons['go_back'].disabled
+    for seed in range(1, 12):
+        d.settings.seed.value = seed
+        press(d)
+    upload(d, photo_of('red'))
+    for seed in range(11, 1, -1):
+        press(d, 'go_back')
+        assert d.settings.seed.value == d.view.jobs[0].settings.seed == seed
+    assert d.buttons['go_back'].disabled
+
 # Images
 
 def test_click_and_code(ideal):
