@@ -112,6 +112,7 @@ def make_page(self:Dashboard,
     add_controls(self, PAGE)
     widgets.jslink((self.pixels, 'value'), (self.large, 'pixels'))
     observe(lambda: self.open_file(), self.upload)
+    observe(lambda: self.draw(), self.view.moment, self.view.what)
     tables = RUN_BUTTONS, SHOWN_BUTTONS, IMAGE_BUTTONS, FILE_BUTTONS
     run, shown, image, save = [make_buttons(table, lambda name: self.press(name)) for table in tables]
     run['generate'].button_style = 'primary'
@@ -316,13 +317,16 @@ def describe(self:Dashboard,
     i:int, # number of an image
 ):
     "Show an image, and how it is made."
-    newest, one = job.frames.done - 1, job.settings.one(i)
-    large = job.frames.large
-    x = large[i] if i < len(large) else job.frames.small(newest)[[i]]
+    frames, one, what = job.frames, job.settings.one(i), self.view.what.value
+    # the slider is about what is shown
+    j = self.view.moment.value if job in self.view.jobs else frames.last
+    x = frames.small(j, what)[[i]]
+    # only results are enlarged
+    if i < len(frames.large) and j == frames.last: x = frames.large[i]
     self.large.show(x, 1, scale=x.shape[-1]//job.model.shape[-1])
-    what = f'Image {one.start} of seed {one.seed}' if job.total else 'Your photo'
-    about = f', {job.label}: {job.flowers[i] or "any flower"}, {job.frames.label(newest)}'
-    self.about.value = f'<b>{what}</b>' + escape(about*(job.total > 0))
+    title = f'Image {one.start} of seed {one.seed}' if job.total else 'Your photo'
+    about = f', {job.label}: {job.flowers[i] or "any flower"}, {frames.label(j)}'
+    self.about.value = f'<b>{title}</b>' + escape(about*(job.total > 0))
     self.text = one.code(named=one.model not in self.given)
     self.code.value = f'<pre>{escape(self.text)}</pre>'
 

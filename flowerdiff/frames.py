@@ -69,15 +69,19 @@ def add(self:Frames,
     self.done = j + 1
 
 # %% ../nbs/21_frames.ipynb #b48a3ffc
+@patch(as_prop=True)
+def last(self:Frames)->int:
+    "Find the newest moment."
+    return max(self.done - 1, 0)
+
 @patch
 def small(self:Frames,
     j:int, # which moment; the last if there are not so many
     what:int=NOISY, # or DENOISED
 )->torch.Tensor: # uint8 (n, C, H, W)
     "Find all images at one moment, as they were drawn."
-    last = max(self.done - 1, 0)
-    if self.stopped and j >= last: what = DENOISED
-    return self.images[min(j, last), what]
+    if self.stopped and j >= self.last: what = DENOISED
+    return self.images[min(j, self.last), what]
 
 @patch
 def at(self:Frames,
@@ -86,7 +90,7 @@ def at(self:Frames,
 )->torch.Tensor: # uint8 (n, C, H, W), or (n, C, 4H, 4W)
     "Find all images at one moment, large where they have been enlarged."
     x = self.small(j, what)
-    if not self.large or j < self.done - 1: return x
+    if not self.large or j < self.last: return x
     for dim in (2, 3): x = x.repeat_interleave(FACTOR, dim)
     x[:len(self.large)] = torch.cat(self.large)
     return x
@@ -96,7 +100,7 @@ def label(self:Frames,
     j:int, # which moment
 )->str:
     "Say what can be seen at one moment."
-    on_its_way = self.stopped and j >= self.done - 1
+    on_its_way = self.stopped and j >= self.last
     return self.labels[j] + ', denoised estimate'*on_its_way
 
 # %% ../nbs/21_frames.ipynb #d0b71fca

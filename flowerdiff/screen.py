@@ -167,7 +167,7 @@ def show(self:JobView,
         while len(self.grids) < len(jobs): self.grids.append(self.new_grid())
         if len(jobs) != len(self.jobs): self.screen.children = self.grids[:len(jobs)]
         self.jobs = jobs
-        last = max(self.longest.done, 1) - 1
+        last = self.longest.last
         moved = self.moment.value != last
         self.play.max = self.moment.max = last
         self.play.value = self.moment.value = last

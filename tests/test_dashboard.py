@@ -210,8 +210,12 @@ def test_time_and_views(ideal):
     d.view.moment.value = 7
     assert d.view.sigma.value.startswith('sigma')
     assert_alike(drawn(d), sheet(job.frames.images[7, 0]))
+    # the image selected goes with them
+    d.view.pick(0, 3)
     d.view.what.value = DENOISED
     assert_alike(drawn(d), sheet(job.frames.images[7, 1]))
+    assert_alike(shown(d.large), make_grid_image(job.frames.images[7, 1, 3:4]))
+    assert d.view.sigma.value in d.about.value
     d.view.view.value, d.view.rows.value = BY_TIME, 5
     x, labels = job.frames.by_time(5, 8, DENOISED)
     assert_alike(drawn(d), sheet(x, 8))
