@@ -21,6 +21,7 @@ from .core import check, check_int
 from .images import make_grid_image, read_image
 from .models import Model
 from .editing import strength_sigma
+from .frames import DENOISED, NOISY
 from .jobs import (ONE_OF_EACH, WALK, Job, SampleJob, SampleSettings, dump_settings, load_once, read_settings,
                              to_png)
 from .controls import (RED, SettingsPanel, TrainingPanel, add_controls, colored, control, enlarged_size, line,
@@ -216,10 +217,14 @@ def end(self:Dashboard,
     job:Job, # that has ended
 ):
     "Show how work has ended."
-    if job.stopped: self.say(f'Stopped at {self.bar.value:.0%}.')
+    begun = [shown for shown in self.view.jobs if shown.frames.done]
+    if job.stopped: self.say(f'Stopped at {self.bar.value:.0%}.' if begun else 'Stopped before the first step.')
     elif job.error: self.say(job.error, error=True)
-    for shown in self.view.jobs: shown.frames.stopped = shown.images is None
-    if self.view.jobs: self.view.show(self.view.jobs)
+    for shown in begun: shown.stopped = shown.images is None
+    # what the noise would have become
+    if begun and job.stopped: self.view.what.value = DENOISED
+    if not begun and self.before: *self.before, begun = self.before
+    self.view.show(begun)
     self.draw()
 
 # %% ../nbs/25_dashboard.ipynb #a8a7123c
@@ -252,6 +257,8 @@ def start(self:Dashboard,
         shapes = {tuple(job.frames.images.shape[2:]) for job in jobs}
         check(len(shapes) == 1, f'images of shapes {shapes} cannot be compared: their noise is not the same')
         if self.view.jobs:
+            # a run that was stopped has shown its estimate
+            if self.view.jobs[-1].stopped: self.view.what.value = NOISY
             # the first images do not use up their seed
             self.settings.used_seed = jobs[0].settings.seed
             self.before = [*self.before, self.view.jobs][-BACK:]
@@ -325,7 +332,7 @@ def describe(self:Dashboard,
     if i < len(frames.large) and j == frames.last: x = frames.large[i]
     self.large.show(x, 1, scale=x.shape[-1]//job.model.shape[-1])
     title = f'Image {one.start} of seed {one.seed}' if job.total else 'Your photo'
-    about = f', {job.label}: {job.flowers[i] or "any flower"}, {frames.label(j)}'
+    about = f', {job.label}: {job.flowers[i] or "any flower"}, {frames.label(j, what)}'
     self.about.value = f'<b>{title}</b>' + escape(about*(job.total > 0))
     self.text = one.code(named=one.model not in self.given)
     self.code.value = f'<pre>{escape(self.text)}</pre>'

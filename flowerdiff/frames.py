@@ -47,8 +47,8 @@ class Frames:
         self.labels, self.done = [' ']*count, 0
         # noisy images and denoised estimates; white while they are still to come
         self.images = torch.full((count, 2, n, *shape), 255, dtype=torch.uint8)
-        # the results enlarged so far, each (1, C, 4H, 4W); the run has ended before its last step
-        self.large, self.stopped = [], False
+        # the results enlarged so far, each (1, C, 4H, 4W)
+        self.large = []
 
 # %% ../nbs/21_frames.ipynb #58da1f1c
 @patch
@@ -80,7 +80,6 @@ def small(self:Frames,
     what:int=NOISY, # or DENOISED
 )->torch.Tensor: # uint8 (n, C, H, W)
     "Find all images at one moment, as they were drawn."
-    if self.stopped and j >= self.last: what = DENOISED
     return self.images[min(j, self.last), what]
 
 @patch
@@ -97,11 +96,14 @@ def at(self:Frames,
 
 @patch
 def label(self:Frames,
-    j:int, # which moment
+    j:int, # which moment; the last if there are not so many
+    what:int=NOISY, # or DENOISED
 )->str:
     "Say what can be seen at one moment."
-    on_its_way = self.stopped and j >= self.last
-    return self.labels[j] + ', denoised estimate'*on_its_way
+    label = self.labels[min(j, self.last)]
+    # before the first step there is nothing but noise
+    if what == NOISY or not self.done or label.endswith('image'): return label
+    return 'denoised estimate at ' + label.split(':')[0]
 
 # %% ../nbs/21_frames.ipynb #d0b71fca
 # images in a row

@@ -424,6 +424,8 @@ def add_noise(self:SampleJob):
     sigma = self.plan.sigmas[0]
     noise = self.model.noise(s.n, s.seed, s.start)
     self.frames.add(Step(0, self.plan.steps, sigma, noise*sigma, noise))
+    # that is no step yet
+    self.frames.done = 0
 
 @patch
 def name_flowers(self:SampleJob)->list: # a name for each image, or 'any'; None: no classes
@@ -501,7 +503,7 @@ def __str__(self:SampleJob):
     if s.kind != 'sample': facts.append(s.kind)
     facts += [self.label, self.flower, f'seed {s.seed}']
     facts += [f'{plan.sampler}, {plan.steps} steps', f'guidance {plan.guidance.weight:g}', f'{self.seconds:.1f} s']
-    if self.frames.stopped: facts.append('stopped')
+    if self.stopped: facts.append('stopped')
     return ' · '.join(facts)
 
 # %% ../nbs/22_jobs.ipynb #4046ac91

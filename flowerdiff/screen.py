@@ -135,7 +135,7 @@ def draw(self:JobView):
                 names=[name or '' for name in job.flowers],
                 named=job.flower == ONE_OF_EACH and not labels,
                 chosen=[i for other, i in self.picked if other is job])
-        if self.jobs: self.sigma.value = self.longest.label(self.moment.value)
+        if self.jobs: self.sigma.value = self.longest.label(self.moment.value, self.what.value)
         by_time = self.view.value == BY_TIME
         set_visible(self.rows, by_time)
         set_visible(self.time, not by_time)
@@ -160,14 +160,14 @@ def new_grid(self:JobView)->ImageGrid:
 # %% ../nbs/24_screen.ipynb #5e9ac049
 @patch
 def show(self:JobView,
-    jobs:list, # of SampleJobs
+    jobs:list, # of SampleJobs; none: hide the view
 ):
     "Show other jobs, or the newest frame of the same."
     with self.lock:
         while len(self.grids) < len(jobs): self.grids.append(self.new_grid())
         if len(jobs) != len(self.jobs): self.screen.children = self.grids[:len(jobs)]
         self.jobs = jobs
-        last = self.longest.last
+        last = max((job.frames.last for job in jobs), default=0)
         moved = self.moment.value != last
         self.play.max = self.moment.max = last
         self.play.value = self.moment.value = last

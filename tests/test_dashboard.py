@@ -9,7 +9,7 @@ from flowerdiff.controls import NO_STAGE, RED, SettingsPanel, TrainingPanel, as_
 from flowerdiff.core import FlowerDiffError
 from flowerdiff.dashboard import Dashboard
 from flowerdiff.images import draw_flowers, make_grid_image, to_float, to_uint8
-from flowerdiff.frames import COLS, DENOISED
+from flowerdiff.frames import COLS, DENOISED, NOISY
 from flowerdiff.jobs import (
     ONE_OF_EACH, Job, SampleJob, SampleSettings, load_once, read_settings, to_png)
 from flowerdiff.models import Model, load, save
@@ -296,10 +296,33 @@ def test_stop():
     # not noise, but what it would have become
     d.view.view.value = 'images'
     assert_alike(drawn(d), sheet(frames.images[frames.done - 1, DENOISED]))
-    assert d.view.sigma.value.endswith('denoised estimate') and grid(d).caption.endswith(' · stopped')
+    assert d.view.sigma.value.startswith('denoised estimate at sigma ') and d.view.what.value == DENOISED
+    assert grid(d).caption.endswith(' · stopped')
     # as good as new
     d.settings.preset.value = 'fast'
     assert_shows(press(d), slow_model(0).sample(20, preset='fast'))
+    assert d.view.what.value == NOISY
+
+@pytest.mark.parametrize('name', ('generate', 'variations', 'compare'))
+def test_stop_before_the_first_step(ideal, name, monkeypatch):
+    "The images of before come back."
+    d = press(make(dict(drawn=ideal, other=ideal), 20))
+    jobs, before = d.view.jobs, d.before
+    d.view.pick(0, 1)
+    def stop_at_once(self, job):
+        self.stop()
+        follow(self, job)
+    with monkeypatch.context() as m:
+        follow = Dashboard.follow
+        m.setattr(Dashboard, 'follow', stop_at_once)
+        press(d, name)
+        # the first run of all: there is nothing before
+        first = make(dict(drawn=ideal))
+    for one in (d, first): assert 'Stopped before the first step' in one.status.value
+    assert (d.view.jobs, d.before, d.view.what.value) == (jobs, before, NOISY)
+    assert_shows(d, ideal.sample(20))
+    assert first.view.layout.display == 'none'
+    assert_shows(press(first), ideal.sample(8))
 
 def test_a_preset_with_noise_levels_and_guidance_of_its_own(tmp_path):
     fast = dict(spacing=[30., 5., .5, 0.], guidance=3.)

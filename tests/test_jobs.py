@@ -164,7 +164,9 @@ def test_progress_and_first_frame_of_a_preset():
     m = with_classes(presets=SPACED)
     job = SampleJob(SampleSettings('two', 4, preset='fast'), m)
     first = job.frames.images[0, NOISY].clone()
-    assert job.frames.labels[0] == 'sigma 30: pure noise' and job.frames.done == 1
+    assert job.frames.labels[0] == 'sigma 30: pure noise'
+    # noise is no step yet
+    assert job.frames.done == 0 and job.frames.label(0, DENOISED) == 'sigma 30: pure noise'
     job.run()
     assert job.evaluations == job.total == 4*(3 + 1)
     assert job.frames.labels == ['sigma 30: pure noise', 'sigma 5', 'sigma 0.5', 'sigma 0: image']
@@ -201,7 +203,7 @@ def test_rows_still_to_come_are_white(ideal):
     assert labels[1:] == [' ', ' ']
 
 def test_the_newest_step_is_kept(ideal):
-    "Until one that is planned takes its place; a run that was stopped ends on its estimate."
+    "Until one that is planned takes its place; its estimate is called one."
     frames, seen = Frames(60, (3, 64, 64), 1000), []
     def step(i):
         x = torch.full((60, 3, 64, 64), i/1000)
@@ -210,9 +212,8 @@ def test_the_newest_step_is_kept(ideal):
     assert frames.done == 3
     assert frames.planned[:3] == [0, 25, 50]
     assert torch.equal(frames.at(2), to_uint8(step(30).x/2**.5))
-    frames.stopped = True
-    assert torch.equal(frames.at(99), to_uint8(step(30).x0))
-    assert frames.label(2) == 'sigma 1, denoised estimate'
+    assert torch.equal(frames.at(99, DENOISED), to_uint8(step(30).x0))
+    assert (frames.label(99), frames.label(99, DENOISED)) == ('sigma 1', 'denoised estimate at sigma 1')
     assert torch.equal(frames.at(1), to_uint8(step(25).x/2**.5))
 
 # Progress
