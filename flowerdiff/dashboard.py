@@ -269,6 +269,8 @@ def start(self:Dashboard,
         self.bar.value = 1.
         self.say('Done.')
     self.run(work)
+    # a button below the images is far away on a telephone
+    self.large.send(dict(look='bar'))
 
 # %% ../nbs/25_dashboard.ipynb #a8a85237
 @patch

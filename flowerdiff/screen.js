@@ -158,6 +158,10 @@ function render({model, el}) {
   model.on('change', draw)
   model.on('msg:custom', async ({look}) => {
     if (!look) return
+    if (look == 'bar') {                            // the line around it, which is there before it is shown
+      const line = el.closest('.flowerdiff').querySelector('.widget-hprogress').parentElement
+      return line.scrollIntoView({block: 'nearest', behavior: 'smooth'})
+    }
     await draw()
     const {top, bottom} = el.getBoundingClientRect()  // out of sight on a telephone
     if (top < 0 || bottom > innerHeight) el.scrollIntoView({block: 'start', behavior: 'smooth'})

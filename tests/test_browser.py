@@ -588,6 +588,9 @@ def test_app(app, phone, photo, tmp_path):
     assert Image.open(download(d, 'PNG', tmp_path)).size == (12*66 + 2, 66 + 2)
     use_a_photo(d, photo)
     d.press('Variations')
+    bar = d.on.locator('.widget-hprogress')
+    phone.wait_for_function('e => { const {top, bottom} = e.getBoundingClientRect(); return top >= 0 && top < bottom && bottom <= innerHeight }',
+                            arg=bar.element_handle(), timeout=3000)
     d.end(text='12 images · variations')
     use_a_photo(d, photo)
     d.press('Interpolate')
