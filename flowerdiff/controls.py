@@ -21,7 +21,7 @@ from .sampling import SAMPLERS
 from .enlarging import FACTOR
 from .config import Preset
 from .models import Model
-from .jobs import ONE_OF_EACH, Job, SampleSettings, error_line
+from .jobs import ANY, ONE_OF_EACH, Job, SampleSettings, error_line
 
 # %% ../nbs/23_controls.ipynb #9df7963d
 def control(
@@ -105,7 +105,7 @@ NETWORK = dict(
 
 # %% ../nbs/23_controls.ipynb #79abf302
 IMAGES = dict(
-    flower=partial(control, widgets.Combobox, 'Flower', 'Type to search; empty: any flower', '230px', placeholder='any',
+    flower=partial(control, widgets.Combobox, 'Flower', 'Type to search; empty: any flower', '230px', placeholder=ANY,
                    continuous_update=False),
     seed=partial(control, widgets.IntText, 'Seed', f'The same seed gives the same images again; 0 to {MAX_SEED:,}', '140px'),
     lock=partial(control, widgets.ToggleButton, '', 'Locked: Generate keeps the seed. Open: another one each time', '40px'),
@@ -243,7 +243,7 @@ def fit(self:SettingsPanel,
     self.use_preset()
     self.fill(changed)
     self.flower.options = (ONE_OF_EACH, *model.classes) if model.classes else ()
-    self.flower.placeholder = 'any' if model.classes else 'not for this network'
+    self.flower.placeholder = ANY if model.classes else 'not for this network'
     for w in (self.flower, self.guidance, self.interval): w.disabled = not model.classes
     self.fit_size(model)
 

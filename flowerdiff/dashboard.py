@@ -22,7 +22,7 @@ from .images import make_grid_image, read_image
 from .models import Model
 from .editing import strength_sigma
 from .frames import DENOISED, NOISY
-from .jobs import (ONE_OF_EACH, WALK, Job, SampleJob, SampleSettings, dump_settings, load_once, read_settings,
+from .jobs import (ANY, WALK, Job, SampleJob, SampleSettings, dump_settings, load_once, read_settings,
                              to_png)
 from .controls import (RED, SettingsPanel, TrainingPanel, add_controls, colored, control, enlarged_size, line,
                                  make_buttons, observe, set_visible)
@@ -333,9 +333,8 @@ def describe(self:Dashboard,
     # only results are enlarged
     if i < len(frames.large) and j == frames.last: x = frames.large[i]
     self.large.show(x, 1, scale=x.shape[-1]//job.model.shape[-1])
-    title = f'Image {one.start} of seed {one.seed}' if job.total else 'Your photo'
-    about = f', {job.label}: {job.flowers[i] or "any flower"}, {frames.label(j, what)}'
-    self.about.value = f'<b>{title}</b>' + escape(about*(job.total > 0))
+    about = f', {job.label}: {job.flowers[i]}, {frames.label(j, what)}'
+    self.about.value = f'<b>{one.title.capitalize()}</b>' + escape(about*(job.total > 0))
     self.text = one.code(named=one.model not in self.given)
     self.code.value = f'<pre>{escape(self.text)}</pre>'
 
@@ -357,7 +356,7 @@ def save_image(self:Dashboard):
 def more(self:Dashboard):
     "Make other images of the flower selected."
     job, i = self.view.picked[-1]
-    self.settings.flower.value = job.flowers[i] or ''
+    self.settings.flower.value = job.flowers[i].replace(ANY, '')
     self.generate(job.settings.model)
 
 # %% ../nbs/25_dashboard.ipynb #8c9223bd
@@ -370,8 +369,7 @@ def source(self:Dashboard,
 )->SampleSettings:
     "Describe an image to begin with, and its flower."
     flower = job.flowers[i]
-    asked = self.settings.flower.value
-    if flower and not job.total and asked not in ('', ONE_OF_EACH): flower = asked
+    if flower == ANY: flower = 'any' if job.model.classes else None
     return replace(job.settings.one(i), size=None, classes=flower)
 
 # %% ../nbs/25_dashboard.ipynb #f201e847

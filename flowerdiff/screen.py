@@ -132,7 +132,7 @@ def draw(self:JobView):
             grid.show(
                 x, cols, labels=labels, caption=str(job),
                 cell=2*cell if s.size else cell,
-                names=[name or '' for name in job.flowers],
+                names=job.flowers,
                 named=job.flower == ONE_OF_EACH and not labels,
                 chosen=[i for other, i in self.picked if other is job])
         if self.jobs: self.sigma.value = self.longest.label(self.moment.value, self.what.value)

@@ -11,7 +11,7 @@ from flowerdiff.dashboard import Dashboard
 from flowerdiff.images import draw_flowers, make_grid_image, to_float, to_uint8
 from flowerdiff.frames import COLS, DENOISED, NOISY
 from flowerdiff.jobs import (
-    ONE_OF_EACH, Job, SampleJob, SampleSettings, load_once, read_settings, to_png)
+    ANY, ONE_OF_EACH, Job, SampleJob, SampleSettings, load_once, read_settings, to_png)
 from flowerdiff.models import Model, load, save
 from flowerdiff.denoiser import ideal_denoiser
 from flowerdiff.screen import BY_TIME, JobView, make_animation
@@ -737,15 +737,12 @@ def test_forms_are_not_compared(forms):
         press(d, 'compare')
         assert RED in d.status.value and 'cannot be compared' in d.status.value
 
-def test_a_photo_is_of_the_flower_in_the_controls(two):
-    d = make(dict(named=two['named'], other=two['named']), 4)
-    upload(d, photo_of('red'))
-    press(d, 'variations')
-    assert d.view.jobs[0].flowers == ['any']*12
-    # other variations of the same photo, by the network chosen now
+def test_a_photo_is_of_any_flower(two):
+    "As in flowerdiff_sample: one left in the field is about other images."
+    d = make(two, 4)
     d.settings.flower.value = 'rose'
-    press(d, 'variations')
-    assert d.view.jobs[0].flowers == ['rose']*12
+    press(upload(d, photo_of('red')), 'variations')
+    assert d.view.jobs[0].settings.classes == 'any' and ' · any flower · ' in grid(d).caption
 
 # Files
 

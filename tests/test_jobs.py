@@ -6,10 +6,11 @@ import psutil, pytest, torch
 from PIL import Image
 from flowerdiff.config import ModelConfig, build
 from flowerdiff.core import FlowerDiffError
+from flowerdiff.editing import strength_sigma
 from flowerdiff.images import draw_flowers, to_float, to_uint8
 from flowerdiff.frames import DENOISED, FRAME_MEMORY, NOISY, Frames
 from flowerdiff.jobs import (
-    WALK, Job, JobStopped, SampleJob, SampleSettings, dump_settings, load_once,
+    ANY, WALK, Job, JobStopped, SampleJob, SampleSettings, dump_settings, load_once,
     read_settings, to_png, with_progress)
 from flowerdiff.models import Model, save
 from flowerdiff.sampling import Step, Trajectory
@@ -291,9 +292,25 @@ def test_names_of_flowers(guided, ideal):
     s = SampleSettings('two', 6, seed=5, steps=1)
     labels = guided.labels(None, 6, 5).tolist()
     assert SampleJob(s, guided).flowers == [['rose', 'daisy'][k] for k in labels]
-    assert SampleJob(replace(s, classes=('any', 'Daisy')), guided).flowers == ['any', 'daisy']*3
+    assert SampleJob(replace(s, classes=('any', 'Daisy')), guided).flowers == [ANY, 'daisy']*3
     assert SampleJob(replace(s, start=2, n=1), guided).flowers == [['rose', 'daisy'][labels[2]]]
-    assert SampleJob(plain, ideal).flowers == [None]*20
+    assert SampleJob(plain, ideal).flowers == [ANY]*20
+
+CAPTIONS = (
+    (plain, '20 images · drawn · any flower · seed 3 · '),
+    (replace(variations, sigma=strength_sigma(.7)), '8 images · variations of image 5 of seed 3 · strength 0.7 · drawn'),
+    (replace(variations, source=photo), ' of your photo · '),
+    (inpaint, 'inpainting of image 5 of seed 3 · drawn'),
+    (walk, 'interpolation of image 2 of seed 3 and image 7 of seed 3 · drawn'))
+
+@pytest.mark.parametrize('s, words', CAPTIONS)
+def test_captions_say_what_images_differ_in(s, words, ideal): assert words in str(SampleJob(s, ideal))
+
+def test_captions_say_how_large_images_are():
+    assert '1 image · size 128 · drawn' in str(SampleJob(replace(plain, n=1, size=128), ideal_model(enlarger='enlarge')))
+
+def test_one_word_for_no_class(guided):
+    assert ' · any flower · ' in str(SampleJob(SampleSettings('two', 2, 'any'), guided))
 
 def test_classes_are_refused_by_a_model_without(ideal):
     with pytest.raises(FlowerDiffError, match='without classes'): SampleJob(replace(plain, classes='rose'), ideal)
