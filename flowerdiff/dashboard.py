@@ -156,12 +156,10 @@ def loaded(self:Dashboard,
 
 # %% ../nbs/25_dashboard.ipynb #d6647718
 @patch
-def useless(self:Dashboard)->list: # of names
-    "Find the buttons that have nothing to work with."
-    names = []
-    if not self.before: names.append('go_back')
-    if not HAS_MP4: names.append('mp4')
-    return names
+def useless(self:Dashboard)->dict: # name -> bool
+    "Tell which buttons have nothing to work with."
+    still = self.view.still
+    return dict(go_back=not self.before, compare=still, more=still, gif=still, mp4=still or not HAS_MP4)
 
 @patch
 def draw(self:Dashboard):
@@ -174,7 +172,7 @@ def draw(self:Dashboard):
         if picked: self.describe(*picked[-1])
         useless = self.useless()
         for name, b in self.buttons.items():
-            b.disabled = running == (name != 'stop') or name in useless
+            b.disabled = running == (name != 'stop') or useless.get(name, False)
         self.upload.disabled = running
 
 # %% ../nbs/25_dashboard.ipynb #eb89e84d
@@ -312,11 +310,10 @@ def like(self:Dashboard,
 @patch
 def compare(self:Dashboard):
     "Make what is shown by all networks."
-    shown = self.view.jobs[:1]
+    shown = self.view.jobs[0]
     def make():
-        check(shown and shown[0].total, 'generate images first')
-        names = dict.fromkeys([shown[0].settings.model, *self.labels])
-        return [self.like(shown[0], name) for name in names]
+        names = dict.fromkeys([shown.settings.model, *self.labels])
+        return [self.like(shown, name) for name in names]
     self.start(make)
 
 # %% ../nbs/25_dashboard.ipynb #9e684b36

@@ -104,11 +104,17 @@ class JobView(widgets.VBox):
         observe(lambda: self.draw(), self.view, self.what, self.rows, self.moment)
         self.time, self.screen = line(self.play, self.moment, self.sigma), line()
         self.screen.layout.align_items = 'flex-start'
-        super().__init__([self.screen, line(self.view, self.what, self.rows, self.time)])
+        self.controls = line(self.view, self.what, self.rows, self.time)
+        super().__init__([self.controls, self.screen])
         # until there is something to see
         set_visible(self, False)
 
 # %% ../nbs/24_screen.ipynb #676a71ad
+@patch(as_prop=True)
+def still(self:JobView)->bool:
+    "Tell whether there is no run to look at, but a photo, or nothing."
+    return not any(job.total for job in self.jobs)
+
 @patch
 def sheet(self:JobView,
     job:SampleJob, # one of those shown
@@ -139,6 +145,7 @@ def draw(self:JobView):
         by_time = self.view.value == BY_TIME
         set_visible(self.rows, by_time)
         set_visible(self.time, not by_time)
+        set_visible(self.controls, not self.still)
         set_visible(self, self.jobs)
 
 # %% ../nbs/24_screen.ipynb #d78d60e2

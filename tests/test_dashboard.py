@@ -675,6 +675,9 @@ def test_a_photo(ideal):
     before = d.view.jobs[0].images[2]
     upload(d, photo_of('red'))
     assert RED not in d.status.value and grid(d).chosen == [0] and 'photo' in grid(d).caption
+    # one still, of a flower that nobody knows
+    assert all(d.buttons[name].disabled for name in ('more', 'compare', 'gif', 'mp4'))
+    assert d.view.controls.layout.display == 'none' and not d.buttons['png'].disabled
     assert np.asarray(shown(d.large)).reshape(-1, 3).max(0).tolist() == [255, 0, 0]
     data = saved(d, 'json')[1]
     assert torch.equal(opened(data, dict(drawn=ideal)).view.jobs[0].images, d.view.jobs[0].images)
@@ -687,7 +690,7 @@ def test_a_photo(ideal):
     assert d.view.jobs[0].images[:, 0, :, 20:].min() == 1 and d.view.jobs[0].images[:, 1:, :, 20:].max() == -1
     press(d, 'variations')
     assert d.view.jobs[0].settings.source.kind == 'photo'
-    assert_refuses(upload(d, photo_of('blue')), 'generate images first', 'compare')
+    assert not d.buttons['compare'].disabled and d.view.controls.layout.display is None
 
 FORMS = dict(grey=((16, 16), 1), rgba=((16, 16), 4), wide=((16, 24), 3), tall_grey=((24, 16), 1))
 
