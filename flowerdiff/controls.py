@@ -108,7 +108,7 @@ IMAGES = dict(
     flower=partial(control, widgets.Combobox, 'Flower', 'Type to search; empty: any flower', '230px', placeholder=ANY,
                    continuous_update=False),
     seed=partial(control, widgets.IntText, 'Seed', f'The same seed gives the same images again; 0 to {MAX_SEED:,}', '140px'),
-    lock=partial(control, widgets.ToggleButton, '', 'Locked: Generate keeps the seed. Open: another one each time', '40px'),
+    lock=partial(control, widgets.ToggleButton, '', 'Whether Generate takes another seed where nothing else was changed'),
     size=partial(control, widgets.ToggleButtons, 'Size', 'Height and width in pixels', options=[('64', False), ('256', True)],
                  disabled=True))
 
@@ -154,9 +154,9 @@ class SettingsPanel(widgets.VBox):
         on_loaded:Callable=lambda job: None, # called when a network has been loaded, or could not
     ):
         self.get_model, self.on_loaded = get_model, on_loaded
-        # the model that the controls suit, the values of its preset, what loads another, the seed used last
+        # the model that the controls suit, the values of its preset, what loads another, the settings used last
         self.model, self.usual = None, {}
-        self.loader, self.used_seed = Job(), None
+        self.loader, self.used = Job(), None
         add_controls(self, NETWORK | IMAGES | ADVANCED)
         self.network.options = [*names.items(), ('custom', '')]
         self.network.index, self.n.value = 0, n
@@ -177,12 +177,6 @@ def roll(self:SettingsPanel):
     "Take another seed."
     self.seed.value = random.randrange(10**6)
 
-@patch
-def next_seed(self:SettingsPanel)->int:
-    "Choose the seed of the next run."
-    if not self.lock.value and self.seed.value == self.used_seed: self.roll()
-    return self.seed.value
-
 # %% ../nbs/23_controls.ipynb #77313bcc
 @patch
 def explained(self:SettingsPanel,
@@ -199,7 +193,7 @@ def explained(self:SettingsPanel,
 @patch
 def connect(self:SettingsPanel):
     "Connect the controls with what they change."
-    widgets.dlink((self.lock, 'value'), (self.lock, 'icon'), lambda locked: 'lock' if locked else 'unlock')
+    widgets.dlink((self.lock, 'value'), (self.lock, 'description'), lambda kept: 'same seed' if kept else 'new seed each time')
     observe(lambda: self.load_network(), self.network, self.custom)
     observe(lambda: self.use_preset(), self.preset)
     observe(lambda: self.change_sampler(), self.sampler)
@@ -308,6 +302,15 @@ def settings(self:SettingsPanel,
         n = len(flower)
     size = enlarged_size(model) if self.size.value else None
     return SampleSettings(name, n, flower, seed, size=size, preset=self.preset.value, **changed)
+
+# %% ../nbs/23_controls.ipynb #5d0c61ae
+@patch
+def next_settings(self:SettingsPanel,
+    name:str=None, # of a network; None: the one chosen
+)->SampleSettings:
+    "Describe the next run: with another seed, if nothing was changed since the last."
+    if not self.lock.value and self.settings(self.seed.value, name) == self.used: self.roll()
+    return self.settings(self.seed.value, name)
 
 # %% ../nbs/23_controls.ipynb #eb6d8165
 @patch

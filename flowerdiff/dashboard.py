@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from html import escape
 from importlib.util import find_spec
+from random import randrange
 
 import ipywidgets as widgets
 from fastcore.basics import patch
@@ -257,8 +258,8 @@ def start(self:Dashboard,
         if self.view.jobs:
             # a run that was stopped has shown its estimate
             if self.view.jobs[-1].stopped: self.view.what.value = NOISY
-            # the first images do not use up their seed
-            self.settings.used_seed = jobs[0].settings.seed
+            # the first images do not use up their seed, and those made of others take one of their own
+            if jobs[0].settings.kind == 'sample': self.settings.used = jobs[0].settings
             self.before = [*self.before, self.view.jobs][-BACK:]
         self.view.show(jobs)
         for job in jobs: job.draw()
@@ -285,8 +286,7 @@ def generate(self:Dashboard,
     name:str=None, # of a network; None: the one chosen
 ):
     "Make images as the controls say."
-    panel = self.settings
-    self.start(lambda: [self.new_job(panel.settings(panel.next_seed(), name))])
+    self.start(lambda: [self.new_job(self.settings.next_settings(name))])
 
 # %% ../nbs/25_dashboard.ipynb #f8ea45b9
 @patch
@@ -379,7 +379,9 @@ def edit(self:Dashboard,
     source, panel = self.source(*self.view.picked[-1]), self.settings
     name = panel.name if source.kind == 'photo' else source.model
     def make():
-        s = panel.settings(panel.next_seed(), name)
+        # others each time; the field keeps the seed of the images
+        seed = panel.seed.value if panel.lock.value else randrange(10**6)
+        s = panel.settings(seed, name)
         s = replace(s, kind=kind, n=TRIES, classes=source.classes, source=source, **how)
         return [self.new_job(s)]
     self.start(make)
@@ -402,7 +404,7 @@ def go_back(self:Dashboard):
     if self.job.running or not self.before: return
     *self.before, shown = self.before
     self.settings.show_settings(shown[0].settings)
-    self.settings.used_seed = self.settings.seed.value
+    self.settings.used = shown[0].settings
     self.say('')
     self.view.show(shown)
     self.draw()

@@ -354,7 +354,7 @@ def look_at_the_run(d, result):
 
 def use_the_other_network(d, result):
     "The same seed gives the same pixels. Compare takes what is shown, whatever the controls say by now."
-    d.on.locator('.widget-toggle-button:has(.fa-unlock)').first.click()
+    d.button('new seed each time').click()
     d.write('Images', 6)
     d.button('plain').click()
     d.press()

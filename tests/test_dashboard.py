@@ -90,10 +90,10 @@ def assert_shows(d, images): assert_alike(drawn(d), sheet(images))
 
 def assert_refuses(d, message, name='generate'):
     "Press a button that fails: what is shown stays."
-    before = grid(d).value, d.before, d.settings.used_seed
+    before = grid(d).value, d.before, d.settings.used
     press(d, name)
     assert message in d.status.value.replace('&#x27;', "'") and RED in d.status.value, d.status.value
-    assert (grid(d).value, d.before, d.settings.used_seed) == before
+    assert (grid(d).value, d.before, d.settings.used) == before
 
 def run_code(code, **known):
     exec(code, known)
@@ -200,8 +200,17 @@ def test_seeds(ideal):
     assert_shows(press(d), ideal.sample(8, seed=7))
     d.settings.dice.click()
     assert d.settings.seed.value != 7
+    # one more, other steps: the same images in another way
+    d.settings.seed.value = 5
+    press(d)
+    for name, value in (('n', 9), ('steps', 4)):
+        getattr(d.settings, name).value = value
+        press(d)
+        assert d.view.jobs[0].settings.seed == d.settings.seed.value == 5
+    press(d)
+    assert d.settings.seed.value != 5 and d.settings.lock.description == 'new seed each time'
     d.settings.lock.value = True
-    assert d.settings.lock.icon == 'lock'
+    assert d.settings.lock.description == 'same seed'
 
 def test_time_and_views(ideal):
     d = press(make(dict(drawn=ideal)))
@@ -649,7 +658,13 @@ def test_variations_take_another_seed_unless_locked(ideal):
     d = press(make(dict(drawn=ideal), locked=False))
     d.view.pick(0, 1)
     press(d, 'variations')
-    assert d.view.jobs[0].settings.seed == d.settings.seed.value != 0
+    seed = d.view.jobs[0].settings.seed
+    press(d, 'variations')
+    # the field keeps that of the images
+    assert len({0, seed, d.view.jobs[0].settings.seed}) == 3 and d.settings.seed.value == 0
+    # which Generate has used
+    press(d)
+    assert d.settings.seed.value != 0
 
 def test_a_walk_between_classes(two):
     d = press(make(dict(named=two['named']), 12))
