@@ -17,7 +17,7 @@ import anywidget, ipywidgets as widgets, torch, traitlets
 from fastcore.basics import patch
 from PIL import Image
 from .images import make_grid_image, read_image, save_animation
-from .frames import COLS, DENOISED, NOISY, Frames
+from .frames import COLS, DENOISED, NOISY
 from .jobs import ONE_OF_EACH, SampleJob, to_png
 from .controls import add_controls, control, line, observe, set_visible
 
@@ -141,18 +141,12 @@ def draw(self:JobView):
                 names=job.flowers,
                 named=job.flower == ONE_OF_EACH and not labels,
                 chosen=[i for other, i in self.picked if other is job])
-        if self.jobs: self.sigma.value = self.longest.label(self.moment.value, self.what.value)
+        if self.jobs: self.sigma.value = self.jobs[0].frames.label(self.moment.value, self.what.value)
         by_time = self.view.value == BY_TIME
         set_visible(self.rows, by_time)
         set_visible(self.time, not by_time)
         set_visible(self.controls, not self.still)
         set_visible(self, self.jobs)
-
-# %% ../nbs/24_screen.ipynb #d78d60e2
-@patch(as_prop=True)
-def longest(self:JobView)->Frames:
-    "Find the frames of the job that is furthest."
-    return max((job.frames for job in self.jobs), key=lambda frames: frames.done)
 
 # %% ../nbs/24_screen.ipynb #3302f4bd
 @patch
@@ -174,7 +168,8 @@ def show(self:JobView,
         while len(self.grids) < len(jobs): self.grids.append(self.new_grid())
         if len(jobs) != len(self.jobs): self.screen.children = self.grids[:len(jobs)]
         self.jobs = jobs
-        last = max((job.frames.last for job in jobs), default=0)
+        # the first is the furthest, because one runs after the other
+        last = jobs[0].frames.last if jobs else 0
         moved = self.moment.value != last
         self.play.max = self.moment.max = last
         self.play.value = self.moment.value = last
