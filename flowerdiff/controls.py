@@ -21,7 +21,7 @@ from .sampling import SAMPLERS
 from .enlarging import FACTOR
 from .config import Preset
 from .models import Model
-from .jobs import ANY, ONE_OF_EACH, Job, SampleSettings, error_line
+from .jobs import ANY, LABELS, ONE_OF_EACH, Job, SampleSettings, error_line
 
 # %% ../nbs/23_controls.ipynb #9df7963d
 def control(
@@ -101,31 +101,31 @@ text_field = partial(control, widgets.Text)
 NETWORK = dict(
     network=partial(control, widgets.ToggleButtons, 'Network', 'Which network makes the images'),
     custom=partial(text_field, 'Custom model', 'Folder of a training run, or owner/name on the Hub; press Enter', '340px',
-                   placeholder='runs/mine', continuous_update=False))
+                   placeholder='runs/mine, or owner/name', continuous_update=False))
 
 # %% ../nbs/23_controls.ipynb #79abf302
 IMAGES = dict(
-    flower=partial(control, widgets.Combobox, 'Flower', 'Type to search; empty: any flower', '230px', placeholder=ANY,
+    flower=partial(control, widgets.Combobox, LABELS['classes'], 'Type to search; empty: any flower', '230px', placeholder=ANY,
                    continuous_update=False),
-    seed=partial(control, widgets.IntText, 'Seed', f'The same seed gives the same images again; 0 to {MAX_SEED:,}', '140px'),
+    seed=partial(control, widgets.IntText, LABELS['seed'], f'The same seed gives the same images again; 0 to {MAX_SEED:,}', '140px'),
     lock=partial(control, widgets.ToggleButton, '', 'Whether Generate takes another seed where nothing else was changed'),
-    size=partial(control, widgets.ToggleButtons, 'Size', 'Height and width in pixels', options=[('64', False), ('256', True)],
+    size=partial(control, widgets.ToggleButtons, LABELS['size'], 'Height and width in pixels', options=[('64', False), ('256', True)],
                  disabled=True))
 
 # %% ../nbs/23_controls.ipynb #717d657f
 PRESETS = dict(fast='Few steps', default='What suits the network', quality='Many steps')
 ADVANCED = dict(
-    n=partial(control, widgets.IntText, 'Images', 'How many: 1 to 1,000', '190px'),
-    preset=partial(control, widgets.ToggleButtons, 'Preset', 'How much work goes into an image; sets what is below',
+    n=partial(control, widgets.IntText, LABELS['n'], 'How many: 1 to 1,000', '190px'),
+    preset=partial(control, widgets.ToggleButtons, LABELS['preset'], 'How much work goes into an image; sets what is below',
                    options=list(PRESETS), value='default', tooltips=list(PRESETS.values())),
-    sampler=partial(control, widgets.Dropdown, 'Sampler', 'The method that goes from noise to image', options=list(SAMPLERS),
+    sampler=partial(control, widgets.Dropdown, LABELS['sampler'], 'The method that goes from noise to image', options=list(SAMPLERS),
                     value=Preset.sampler),
-    steps=partial(control, widgets.IntText, 'Steps', 'How many it takes: 1 to 1,000. More are slower, and often better',
+    steps=partial(control, widgets.IntText, LABELS['steps'], 'How many it takes: 1 to 1,000. More are slower, and often better',
                   '190px', value=Preset.steps),
-    guidance=partial(control, widgets.FloatText, 'Guidance',
+    guidance=partial(control, widgets.FloatText, LABELS['guidance'],
                      'How closely to follow the flower: 0 to 100, and seldom over 8. 1 is off; more is clearer and less varied, and slower', '190px',
                      value=1., step=.5),
-    interval=partial(text_field, 'Guidance range', 'Noise levels (sigma) at which to guide; 0 to inf: all', '230px',
+    interval=partial(text_field, LABELS['interval'], 'Noise levels (sigma) at which to guide; 0 to inf: all', '230px',
                      value='0 to inf'))
 
 # %% ../nbs/23_controls.ipynb #f00da498
@@ -134,7 +134,7 @@ def as_number(
 )->float: # or the text
     "Turn text into a number, or leave it as it is."
     try: return float(text)
-    except ValueError: return text
+    except ValueError: return text.strip()
 
 # %% ../nbs/23_controls.ipynb #21c65163
 def range_text(
@@ -275,6 +275,7 @@ def load_network(self:SettingsPanel):
     "Load the chosen network in a thread, and adapt the controls to it."
     name = self.name
     set_visible(self.custom, not self.network.value)
+    if not name: return
     def load():
         model = self.get_model(name)
         if name == self.name: self.fit(model)

@@ -96,6 +96,7 @@ PAGE = dict(
     large=partial(ImageGrid, draw=True, cell=320,
                   alt='One image. Draw a rectangle: with the mouse, or with arrow keys and Shift'),
     pixels=partial(control, widgets.Checkbox, 'Pixels', 'Show its pixels as squares', indent=False),
+    tip=partial(widgets.HTML, '<small>For Inpaint, draw a rectangle in the image first.</small>'),
     about=widgets.HTML, code=widgets.HTML,
     strength=partial(control, widgets.FloatSlider, 'Variation strength', 'How much noise to add: .3 keeps the image, .9 little of it',
                      '310px', value=.7, min=.05, max=.95, step=.05))
@@ -119,7 +120,7 @@ def make_page(self:Dashboard,
     run, shown, image, save = [make_buttons(table, lambda name: self.press(name)) for table in tables]
     run['generate'].button_style = 'primary'
     self.buttons = run | shown | image | save
-    self.detail = widgets.VBox([self.large, self.about, line(*image.values(), self.strength, self.pixels), self.code])
+    self.detail = widgets.VBox([self.large, self.about, line(*image.values(), self.tip, self.strength, self.pixels), self.code])
     side = widgets.VBox([self.hint, self.detail], layout=SIDE)
     side.add_class('flowerdiff-side')
     left = widgets.VBox([self.view, line(*shown.values(), *save.values(), self.upload)], layout=WIDE)

@@ -387,11 +387,11 @@ def use_the_other_network(d, result):
 def type_nonsense(d):
     "What is typed stays there, and what is wrong with it is said."
     wrong = (
-        ('Images', 0, 'n = 0: give a whole number from 1 to 1000'),
-        ('Images', 100000, 'n = 100000: give a whole number from 1 to 1000'),
-        ('Steps', 10000, 'steps = 10000: give a whole number from 1 to 1000'),
-        ('Guidance', -2, 'guidance = -2.0: give a number from 0 to 100'),
-        ('Seed', -1, 'seed = -1: give a whole number from 0 to 4294967295'))
+        ('Images', 0, 'Images = 0: give a whole number from 1 to 1000'),
+        ('Images', 100000, 'Images = 100000: give a whole number from 1 to 1000'),
+        ('Steps', 10000, 'Steps = 10000: give a whole number from 1 to 1000'),
+        ('Guidance', -2, 'Guidance = -2.0: give a number from 0 to 100'),
+        ('Seed', -1, 'Seed = -1: give a whole number from 0 to 4294967295'))
     for name, typed, message in wrong:
         before = d.field(name).input_value()
         d.write(name, typed)
