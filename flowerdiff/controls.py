@@ -286,7 +286,6 @@ def load_network(self:SettingsPanel):
 # %% ../nbs/23_controls.ipynb #74950624
 @patch
 def settings(self:SettingsPanel,
-    seed:int, # of the run
     name:str=None, # of a network; None: the one chosen
 )->SampleSettings:
     "Describe what the controls ask of a network."
@@ -302,7 +301,7 @@ def settings(self:SettingsPanel,
         flower = tuple(model.classes)
         n = len(flower)
     size = enlarged_size(model) if self.size.value else None
-    return SampleSettings(name, n, flower, seed, size=size, preset=self.preset.value, **changed)
+    return SampleSettings(name, n, flower, self.seed.value, size=size, preset=self.preset.value, **changed)
 
 # %% ../nbs/23_controls.ipynb #5d0c61ae
 @patch
@@ -310,8 +309,8 @@ def next_settings(self:SettingsPanel,
     name:str=None, # of a network; None: the one chosen
 )->SampleSettings:
     "Describe the next run: with another seed, if nothing was changed since the last."
-    if not self.lock.value and self.settings(self.seed.value, name) == self.used: self.roll()
-    return self.settings(self.seed.value, name)
+    if not self.lock.value and self.settings(name) == self.used: self.roll()
+    return self.settings(name)
 
 # %% ../nbs/23_controls.ipynb #eb6d8165
 @patch

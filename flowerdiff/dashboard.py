@@ -151,18 +151,12 @@ def loaded(self:Dashboard,
     # takes back that another could not be loaded
     elif RED in self.status.value: self.say('')
     def first():
-        s = self.settings.settings(self.settings.seed.value)
+        s = self.settings.settings()
         few = replace(s, n=min(s.n, FIRST))
         return [self.new_job(few)]
     if not (job.error or self.view.jobs): self.start(first)
 
 # %% ../nbs/25_dashboard.ipynb #d6647718
-@patch
-def useless(self:Dashboard)->dict: # name -> bool
-    "Tell which buttons have nothing to work with."
-    still = self.view.still
-    return dict(go_back=not self.before, compare=still, more=still, gif=still, mp4=still or not HAS_MP4)
-
 @patch
 def draw(self:Dashboard):
     "Show the image selected, and which buttons can be pressed."
@@ -172,7 +166,9 @@ def draw(self:Dashboard):
         set_visible(self.hint, self.view.jobs and not picked)
         set_visible(self.bar, running)
         if picked: self.describe(*picked[-1])
-        useless = self.useless()
+        # buttons that have nothing to work with
+        still = self.view.still
+        useless = dict(go_back=not self.before, compare=still, more=still, gif=still, mp4=still or not HAS_MP4)
         for name, b in self.buttons.items():
             b.disabled = running == (name != 'stop') or useless.get(name, False)
         self.upload.disabled = running
@@ -381,9 +377,9 @@ def edit(self:Dashboard,
     name = panel.name if source.kind == 'photo' else source.model
     def make():
         # others each time; the field keeps the seed of the images
-        seed = panel.seed.value if panel.lock.value else randrange(10**6)
-        s = panel.settings(seed, name)
-        s = replace(s, kind=kind, n=TRIES, classes=source.classes, source=source, **how)
+        s = panel.settings(name)
+        seed = s.seed if panel.lock.value else randrange(10**6)
+        s = replace(s, kind=kind, n=TRIES, seed=seed, classes=source.classes, source=source, **how)
         return [self.new_job(s)]
     self.start(make)
 

@@ -510,8 +510,9 @@ def __str__(self:SampleJob):
     s, plan = self.settings, self.plan
     if s.kind == 'photo': return 'A photo, cut to the size of the images'
     facts = [f"{s.n} image{'s'[:s.n - 1]}"]
-    begins = [s.source] if s.source else s.ends or ()
-    if begins: facts.append(f"{KIND_NAMES[s.kind]} of {' and '.join(begin.title for begin in begins)}")
+    if s.kind in KIND_NAMES:
+        titles = [begin.title for begin in s.ends or [s.source]]
+        facts.append(f"{KIND_NAMES[s.kind]} of {' and '.join(titles)}")
     # the inverse of strength_sigma
     if s.sigma: facts.append(f'strength {2/math.pi*math.atan(s.sigma):.2g}')
     if s.size: facts.append(f'size {s.size}')

@@ -133,11 +133,11 @@ def test_presets_that_differ_in_guidance_only_are_two(tmp_path):
     config = dict(classes=['rose', 'daisy'], presets=dict(fast=dict(steps=6, guidance=3.)))
     m = load(save_untrained(tmp_path, **config))
     panel = panel_for(m, preset='fast')
-    assert panel.guidance.value == 3. and panel.settings(0).plan(m) == m.plan('fast')
+    assert panel.guidance.value == 3. and panel.settings().plan(m) == m.plan('fast')
     panel.guidance.value = 1.
-    assert panel.settings(0).plan(m) == m.plan()
+    assert panel.settings().plan(m) == m.plan()
     panel.guidance.value = 2.
-    assert panel.settings(0).plan(m) == m.plan(guidance=2.)
+    assert panel.settings().plan(m) == m.plan(guidance=2.)
 
 def test_another_sampler_brings_its_steps(named):
     panel = panel_for(named, sampler='heun')
@@ -148,9 +148,9 @@ def test_another_sampler_brings_its_steps(named):
 def test_range_of_guidance_needs_guidance(named):
     panel = panel_for(named)
     panel.guidance.value, panel.interval.value = 2., '0.5 to 30'
-    assert panel.settings(0).interval == (.5, 30.)
+    assert panel.settings().interval == (.5, 30.)
     panel.guidance.value = 1.
-    assert panel.settings(0).interval is None
+    assert panel.settings().interval is None
 
 def test_own_values_stay_when_the_network_changes(named, ideal):
     panel = panel_for(named, steps=4)
@@ -169,7 +169,7 @@ def test_settings_come_back_from_the_controls(named, how):
     s = SampleSettings('a', 5, **how)
     panel = panel_for(named)
     panel.show_settings(s)
-    again = panel.settings(panel.seed.value)
+    again = panel.settings()
     assert again.plan(named) == s.plan(named)
     assert (again.n, again.classes, again.seed) == (s.n, s.classes, s.seed)
 
@@ -494,9 +494,9 @@ def test_switch(m, labels, size):
     panel = panel_for(m)
     assert tuple(label for label, _ in panel.size.options) == labels
     assert panel.size.disabled == (size is None) and (panel.size.tooltips[1] == NO_STAGE) == (size is None)
-    assert panel.settings(0).size is None
+    assert panel.settings().size is None
     panel.size.value = True
-    assert panel.settings(0).size == size
+    assert panel.settings().size == size
 
 def test_the_switch_follows_the_network(tiny, ideal):
     d = make_large(tiny)
