@@ -171,6 +171,12 @@ class SettingsPanel(widgets.VBox):
         "The network asked for: what load takes, or the label of a Model."
         return self.network.value or self.custom.value.strip()
 
+    @property
+    def count(self)->int:
+        "How many images are asked for: with one of each, not those of the field."
+        flowers = self.flower.options
+        return len(flowers) - 1 if self.flower.value in flowers[:1] else self.n.value
+
 # %% ../nbs/23_controls.ipynb #0bee40d6
 @patch
 def roll(self:SettingsPanel):
@@ -193,7 +199,8 @@ def explained(self:SettingsPanel,
 @patch
 def connect(self:SettingsPanel):
     "Connect the controls with what they change."
-    widgets.dlink((self.lock, 'value'), (self.lock, 'description'), lambda kept: 'same seed' if kept else 'new seed each time')
+    def words(kept): return 'same seed' if kept else 'new seed each time'
+    widgets.dlink((self.lock, 'value'), (self.lock, 'description'), words)
     observe(lambda: self.load_network(), self.network, self.custom)
     observe(lambda: self.use_preset(), self.preset)
     observe(lambda: self.change_sampler(), self.sampler)
@@ -295,13 +302,11 @@ def settings(self:SettingsPanel,
     if not model.classes: changed.pop('guidance', None)
     elif interval and self.guidance.value != 1:
         changed['interval'] = tuple(as_number(s) for s in interval.split('to'))
-    n, flower = self.n.value, None
+    flower = None
     if model.classes: flower = self.flower.value.strip() or None
-    if flower == ONE_OF_EACH:
-        flower = tuple(model.classes)
-        n = len(flower)
+    if flower == ONE_OF_EACH: flower = tuple(model.classes)
     size = enlarged_size(model) if self.size.value else None
-    return SampleSettings(name, n, flower, self.seed.value, size=size, preset=self.preset.value, **changed)
+    return SampleSettings(name, self.count, flower, self.seed.value, size=size, preset=self.preset.value, **changed)
 
 # %% ../nbs/23_controls.ipynb #5d0c61ae
 @patch

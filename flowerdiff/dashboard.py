@@ -23,7 +23,7 @@ from .images import make_grid_image, read_image
 from .models import Model
 from .editing import strength_sigma
 from .frames import DENOISED, NOISY
-from .jobs import (ANY, WALK, Job, SampleJob, SampleSettings, dump_settings, load_once, read_settings,
+from .jobs import (ANY, WALK, Job, SampleJob, SampleSettings, counted, dump_settings, load_once, read_settings,
                              to_png)
 from .controls import (RED, SettingsPanel, TrainingPanel, add_controls, colored, control, enlarged_size, line,
                                  make_buttons, observe, set_visible)
@@ -115,12 +115,13 @@ def make_page(self:Dashboard,
     add_controls(self, PAGE)
     widgets.jslink((self.pixels, 'value'), (self.large, 'pixels'))
     observe(lambda: self.open_file(), self.upload)
-    observe(lambda: self.draw(), self.view.moment, self.view.what)
+    observe(lambda: self.draw(), self.view.moment, self.view.what, self.settings.n, self.settings.flower)
     tables = RUN_BUTTONS, SHOWN_BUTTONS, IMAGE_BUTTONS, FILE_BUTTONS
     run, shown, image, save = [make_buttons(table, lambda name: self.press(name)) for table in tables]
     run['generate'].button_style = 'primary'
     self.buttons = run | shown | image | save
-    self.detail = widgets.VBox([self.large, self.about, line(*image.values(), self.tip, self.strength, self.pixels), self.code])
+    actions = line(*image.values(), self.tip, self.strength, self.pixels)
+    self.detail = widgets.VBox([self.large, self.about, actions, self.code])
     side = widgets.VBox([self.hint, self.detail], layout=SIDE)
     side.add_class('flowerdiff-side')
     left = widgets.VBox([self.view, line(*shown.values(), *save.values(), self.upload)], layout=WIDE)
@@ -172,6 +173,8 @@ def draw(self:Dashboard):
         for name, b in self.buttons.items():
             b.disabled = running == (name != 'stop') or useless.get(name, False)
         self.upload.disabled = running
+        # the field is folded away
+        self.buttons['generate'].description = f'Generate {counted(self.settings.count)}'
 
 # %% ../nbs/25_dashboard.ipynb #eb89e84d
 @patch
@@ -255,8 +258,8 @@ def start(self:Dashboard,
         if self.view.jobs:
             # a run that was stopped has shown its estimate
             if self.view.jobs[-1].stopped: self.view.what.value = NOISY
-            # the first images do not use up their seed, and those made of others take one of their own
-            if jobs[0].settings.kind == 'sample': self.settings.used = jobs[0].settings
+            # the first images do not use up their seed; those made of others have their own, and others stay selected
+            if jobs[0].settings.kind == 'sample': self.settings.used, self.view.picked = jobs[0].settings, []
             self.before = [*self.before, self.view.jobs][-BACK:]
         self.view.show(jobs)
         for job in jobs: job.draw()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['is_text', 'is_count', 'is_positive', 'as_typed', 'LABELS', 'ALLOWED', 'WALK', 'JOB_KINDS', 'KIND_NAMES', 'is_one',
-           'SETTING_DEFAULTS', 'ONE_OF_EACH', 'ANY', 'PLANNED', 'CALLS', 'NO_SETTINGS', 'BATCH', 'LOADING', 'between',
-           'tuple_of', 'check_settings', 'SampleSettings', 'dump_settings', 'to_png', 'read_settings', 'with_progress',
-           'JobStopped', 'Job', 'error_line', 'SampleJob', 'load_version', 'load_once']
+           'SETTING_DEFAULTS', 'ONE_OF_EACH', 'ANY', 'counted', 'PLANNED', 'CALLS', 'NO_SETTINGS', 'BATCH', 'LOADING',
+           'between', 'tuple_of', 'check_settings', 'SampleSettings', 'dump_settings', 'to_png', 'read_settings',
+           'with_progress', 'JobStopped', 'Job', 'error_line', 'SampleJob', 'load_version', 'load_once']
 
 # %% ../nbs/22_jobs.ipynb #ce8144d3
 import atexit, base64, io, json, math, time
@@ -142,6 +142,8 @@ def title(self:SampleSettings)->str:
 
 # %% ../nbs/22_jobs.ipynb #71abd7f8
 ONE_OF_EACH, ANY = 'one of each', 'any flower'
+# 1 image, 2 images
+counted = lambda n: f"{n} image{'s'[:n - 1]}"
 PLANNED = 'preset', 'sampler', 'steps', 'guidance', 'interval', 'sigmas'
 
 @patch
@@ -509,7 +511,7 @@ def flower(self:SampleJob)->str:
 def __str__(self:SampleJob):
     s, plan = self.settings, self.plan
     if s.kind == 'photo': return 'A photo, cut to the size of the images'
-    facts = [f"{s.n} image{'s'[:s.n - 1]}"]
+    facts = [counted(s.n)]
     if s.kind in KIND_NAMES:
         titles = [begin.title for begin in s.ends or [s.source]]
         facts.append(f"{KIND_NAMES[s.kind]} of {' and '.join(titles)}")

@@ -134,6 +134,8 @@ class Dashboard:
         self.page, self.on = page, page.locator('.flowerdiff').last
 
     def button(self, name):
+        # which says how many
+        if name == 'Generate': name = r'Generate \d+ images?'
         return self.on.locator('button', has_text=re.compile(rf'^\s*{name}\s*$')).first
 
     def field(self, name): return self.on.get_by_label(name, exact=True)
@@ -197,7 +199,8 @@ class Dashboard:
         self.on.locator('.flowerdiff-screen').nth(k).locator('figure').nth(i).click()
 
     def stop(self):
-        "Stop, and return the share done."
+        "Stop, and return the share done: some steps of many are over."
+        self.says(re.compile(r'[1-9]\d?%'), 60)
         self.button('Stop').click()
         self.says('Stopped at', 10)
         self.ready(10)
@@ -511,7 +514,7 @@ def test_enlarging(dashboard, page, tmp_path):
     page.wait_for_function('window.places.length')
     partly = d.pixels()
     assert other.end(text='4 images · plain') is not None
-    assert d.end(text='4 images · with attention') != partly
+    assert d.end(text='4 images · size 256 · with attention') != partly
     widths, *places = zip(*page.evaluate('window.places'))
     assert {*widths} == {256} and [len({*numbers}) for numbers in places] == [1, 1, 1], f'the grid has moved: {places}'
     d.pick(2)

@@ -552,6 +552,7 @@ def test_one_of_each(two):
     assert d.settings.flower.options == (ONE_OF_EACH, 'rose', 'daisy')
     d.settings.flower.value = ONE_OF_EACH
     job = press(d).view.jobs[0]
+    assert d.buttons['generate'].description == 'Generate 2 images'
     assert job.flowers == ['rose', 'daisy'] and grid(d).named and f'2 images · named · {ONE_OF_EACH}' in grid(d).caption
     other = opened(saved(d, 'json')[1], dict(named=two['named']))
     assert other.settings.flower.value == ONE_OF_EACH and torch.equal(other.view.jobs[0].images, job.images)
@@ -634,6 +635,17 @@ def test_click_and_code(ideal):
     # the images have changed under the mouse
     for place in ((0, 36), (1, 0)): d.view.pick(*place)
     assert grid(d).chosen == [17]
+
+def test_a_new_sheet_begins_with_nothing_selected(ideal):
+    "Unless it was made from what is selected."
+    d = press(make(dict(drawn=ideal), 1))
+    assert d.buttons['generate'].description == 'Generate 1 image'
+    d.view.pick(0, 0)
+    pick = d.view.picked[-1]
+    press(d, 'variations')
+    assert d.view.picked == [pick] and d.detail.layout.display is None
+    press(d)
+    assert d.view.picked == [] and d.detail.layout.display == 'none'
 
 def test_edits(ideal):
     d = press(make(dict(drawn=ideal), 36))
