@@ -199,8 +199,9 @@ def explained(self:SettingsPanel,
 @patch
 def connect(self:SettingsPanel):
     "Connect the controls with what they change."
-    def words(kept): return 'same seed' if kept else 'new seed each time'
-    widgets.dlink((self.lock, 'value'), (self.lock, 'description'), words)
+    widgets.dlink(
+        (self.lock, 'value'), (self.lock, 'description'),
+        lambda kept: 'same seed' if kept else 'new seed each time')
     observe(lambda: self.load_network(), self.network, self.custom)
     observe(lambda: self.use_preset(), self.preset)
     observe(lambda: self.change_sampler(), self.sampler)

@@ -115,13 +115,16 @@ def make_page(self:Dashboard,
     add_controls(self, PAGE)
     widgets.jslink((self.pixels, 'value'), (self.large, 'pixels'))
     observe(lambda: self.open_file(), self.upload)
-    observe(lambda: self.draw(), self.view.moment, self.view.what, self.settings.n, self.settings.flower)
+    # what is seen of a run, and how many images come next
+    observe(
+        lambda: self.draw(),
+        self.view.moment, self.view.what, self.settings.n, self.settings.flower)
     tables = RUN_BUTTONS, SHOWN_BUTTONS, IMAGE_BUTTONS, FILE_BUTTONS
     run, shown, image, save = [make_buttons(table, lambda name: self.press(name)) for table in tables]
     run['generate'].button_style = 'primary'
     self.buttons = run | shown | image | save
-    actions = line(*image.values(), self.tip, self.strength, self.pixels)
-    self.detail = widgets.VBox([self.large, self.about, actions, self.code])
+    self.detail = widgets.VBox([
+        self.large, self.about, line(*image.values(), self.tip, self.strength, self.pixels), self.code])
     side = widgets.VBox([self.hint, self.detail], layout=SIDE)
     side.add_class('flowerdiff-side')
     left = widgets.VBox([self.view, line(*shown.values(), *save.values(), self.upload)], layout=WIDE)
@@ -169,7 +172,9 @@ def draw(self:Dashboard):
         if picked: self.describe(*picked[-1])
         # buttons that have nothing to work with
         still = self.view.still
-        useless = dict(go_back=not self.before, compare=still, more=still, gif=still, mp4=still or not HAS_MP4)
+        useless = dict(
+            go_back=not self.before, compare=still, more=still,
+            gif=still, mp4=still or not HAS_MP4)
         for name, b in self.buttons.items():
             b.disabled = running == (name != 'stop') or useless.get(name, False)
         self.upload.disabled = running
@@ -255,12 +260,15 @@ def start(self:Dashboard,
         jobs = make_jobs()
         shapes = {tuple(job.frames.images.shape[2:]) for job in jobs}
         check(len(shapes) == 1, f'images of shapes {shapes} cannot be compared: their noise is not the same')
-        if self.view.jobs:
+        shown = self.view.jobs
+        if shown:
             # a run that was stopped has shown its estimate
-            if self.view.jobs[-1].stopped: self.view.what.value = NOISY
+            if shown[-1].stopped: self.view.what.value = NOISY
             # the first images do not use up their seed; those made of others have their own, and others stay selected
-            if jobs[0].settings.kind == 'sample': self.settings.used, self.view.picked = jobs[0].settings, []
-            self.before = [*self.before, self.view.jobs][-BACK:]
+            if jobs[0].settings.kind == 'sample':
+                self.settings.used = jobs[0].settings
+                self.view.picked = []
+            self.before = [*self.before, shown][-BACK:]
         self.view.show(jobs)
         for job in jobs: job.draw()
         for job in jobs: job.enlarge()
