@@ -120,4 +120,6 @@ def by_time(self:Frames,
     moments = evenly(min(rows, count), count - 1)
     x = self.images[moments, what, :each]
     labels = [self.labels[j] for j in moments]
+    # an estimate is no noise
+    if what == DENOISED: labels = [label.split(': pure')[0] for label in labels]
     return x.flatten(0, 1), labels
