@@ -108,7 +108,8 @@ IMAGES = dict(
     flower=partial(control, widgets.Combobox, LABELS['classes'], 'Type to search; empty: any flower', '230px', placeholder=ANY,
                    continuous_update=False),
     seed=partial(control, widgets.IntText, LABELS['seed'], f'The same seed gives the same images again; 0 to {MAX_SEED:,}', '140px'),
-    lock=partial(control, widgets.ToggleButton, '', 'Whether Generate takes another seed where nothing else was changed'),
+    new_seed=partial(control, widgets.ToggleButton, 'new seed each time', 'Where nothing else was changed, Generate takes another seed',
+                     value=True),
     size=partial(control, widgets.ToggleButtons, LABELS['size'], 'Height and width in pixels', options=[('64', False), ('256', True)],
                  disabled=True))
 
@@ -162,7 +163,7 @@ class SettingsPanel(widgets.VBox):
         self.network.index, self.n.value = 0, n
         self.dice = button('', 'Another seed, for other images', 'random', self.roll)
         self.connect()
-        seed = widgets.HBox([self.seed, self.dice, self.lock])
+        seed = widgets.HBox([self.seed, self.dice, self.new_seed])
         self.rest = widgets.Accordion([self.explained(ADVANCED)], titles=['Advanced'])
         super().__init__([line(self.network, self.custom), line(self.flower, seed, self.size)])
 
@@ -199,9 +200,6 @@ def explained(self:SettingsPanel,
 @patch
 def connect(self:SettingsPanel):
     "Connect the controls with what they change."
-    widgets.dlink(
-        (self.lock, 'value'), (self.lock, 'description'),
-        lambda kept: 'same seed' if kept else 'new seed each time')
     observe(lambda: self.load_network(), self.network, self.custom)
     observe(lambda: self.use_preset(), self.preset)
     observe(lambda: self.change_sampler(), self.sampler)
@@ -315,7 +313,7 @@ def next_settings(self:SettingsPanel,
     name:str=None, # of a network; None: the one chosen
 )->SampleSettings:
     "Describe the next run: with another seed, if nothing was changed since the last."
-    if not self.lock.value and self.settings(name) == self.used: self.roll()
+    if self.new_seed.value and self.settings(name) == self.used: self.roll()
     return self.settings(name)
 
 # %% ../nbs/23_controls.ipynb #eb6d8165

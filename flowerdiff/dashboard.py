@@ -389,7 +389,7 @@ def edit(self:Dashboard,
     def make():
         # others each time; the field keeps the seed of the images
         s = panel.settings(name)
-        seed = s.seed if panel.lock.value else randrange(10**6)
+        seed = randrange(10**6) if panel.new_seed.value else s.seed
         s = replace(s, kind=kind, n=TRIES, seed=seed, classes=source.classes, source=source, **how)
         return [self.new_job(s)]
     self.start(make)

@@ -56,7 +56,7 @@ def make(models, n=8, locked=True):
     "A dashboard whose network has been loaded, and that has made its first images."
     d = Dashboard(models, n)
     d.settings.loader.thread.join(20)
-    d.settings.lock.value = locked
+    d.settings.new_seed.value = not locked
     return finish(d)
 
 def finish(d, seconds=60):
@@ -208,9 +208,7 @@ def test_seeds(ideal):
         press(d)
         assert d.view.jobs[0].settings.seed == d.settings.seed.value == 5
     press(d)
-    assert d.settings.seed.value != 5 and d.settings.lock.description == 'new seed each time'
-    d.settings.lock.value = True
-    assert d.settings.lock.description == 'same seed'
+    assert d.settings.seed.value != 5
 
 def test_time_and_views(ideal):
     d = press(make(dict(drawn=ideal)))
@@ -228,7 +226,7 @@ def test_time_and_views(ideal):
     d.view.view.value, d.view.rows.value = BY_TIME, 5
     x, labels = job.frames.by_time(5, 8, DENOISED)
     assert_alike(drawn(d), sheet(x, 8))
-    assert grid(d).labels == labels and labels[0] == 'sigma 80: pure noise'
+    assert grid(d).labels == labels and labels[0] == 'sigma 80'
     assert d.view.time.layout.display == 'none' and d.job.thread is thread
 
 LIMITS = (('seed', -1), ('seed', 10**12), ('steps', 0), ('steps', 10**4), ('n', 0), ('n', 10**5), ('guidance', -1.), ('guidance', 101.))
