@@ -247,10 +247,11 @@ def follow(self:Dashboard,
     # at most a fifth of the time for drawing
     self.next_look = began + max(.2, 5*(time.monotonic() - began))
 
-# %% ../nbs/25_dashboard.ipynb #dcdbe528
+# %% ../nbs/25_dashboard.ipynb #3f8a90c1
 # sheets to go back to
 BACK = 10
 
+# %% ../nbs/25_dashboard.ipynb #dcdbe528
 @patch
 def start(self:Dashboard,
     make_jobs:Callable, # returns SampleJobs; may load networks

@@ -135,6 +135,7 @@ def one(self:SampleSettings,
     if isinstance(classes, tuple): classes = classes[start % len(classes)]
     return replace(self, n=1, start=start, classes=classes)
 
+# %% ../nbs/22_jobs.ipynb #6b0e7a12
 @patch(as_prop=True)
 def title(self:SampleSettings)->str:
     "Name the first image."
