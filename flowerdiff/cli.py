@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'MAX_IMAGES', 'SETTINGS', 'CULL', 'split_batches', 'check_job', 'write_images', 'write_grid', 'split_names',
-           'is_image', 'check_source', 'check_strength', 'check_sample', 'find_classes', 'vary_photo', 'sample',
-           'enlarged_file', 'enlarge', 'join_settings', 'run_folder', 'load_training_data', 'leave_together',
+           'is_image', 'check_source', 'check_strength', 'check_sample', 'find_classes', 'vary_photo', 'cost_text',
+           'sample', 'enlarged_file', 'enlarge', 'join_settings', 'run_folder', 'load_training_data', 'leave_together',
            'check_run', 'train', 'make_generator', 'write_report', 'eval', 'server_command', 'lab']
 
 # %% ../nbs/27_cli.ipynb #c345cb40
@@ -114,6 +114,7 @@ def is_image(
     except (OSError, Image.DecompressionBombError): pass
     return True
 
+# %% ../nbs/27_cli.ipynb #db13af09
 def check_source(
     file:str, # image to read
     out:str, # what will be written
@@ -128,6 +129,7 @@ def check_source(
     same = out.exists() and out.samefile(source)
     check(not same, f"--out {out} is the image that is read: give another file")
 
+# %% ../nbs/27_cli.ipynb #db13af0a
 def check_strength(
     strength:float, # how much to change an image
     photo:str, # file of the image
@@ -190,6 +192,15 @@ def vary_photo(
     varied.sample = lambda n, **how: m.variations(photo.expand(n, -1, -1, -1), None, **how)
     return varied
 
+# %% ../nbs/27_cli.ipynb #f1896ca0
+def cost_text(
+    plan, # SamplePlan of the model
+    stage=None, # Model that enlarges
+)->str:
+    "Say how many network evaluations an image takes."
+    if stage: return f'{plan.nfe} + {stage.plan().nfe} network evaluations'
+    return counted(plan.nfe, 'network evaluation')
+
 # %% ../nbs/27_cli.ipynb #a0d22563
 @command
 def sample(
@@ -231,9 +242,7 @@ def sample(
     if in_folder: write_images(m, user_path(out), n, job, **how)
     else: write_grid(m, user_path(out), n, rows, **how)
     seconds = time.perf_counter() - began
-    evaluations = counted(plan.nfe, 'network evaluation')
-    if stage: evaluations = f'{plan.nfe} + {stage.plan().nfe} network evaluations'
-    made = f'{counted(n, "image")}, {evaluations} each'
+    made = f'{counted(n, "image")}, {cost_text(plan, stage)} each'
     print(f'{made}, in {seconds:.1f} s on {m.device} ({m.dtype}): {out}')
 
 # %% ../nbs/27_cli.ipynb #f829c87d

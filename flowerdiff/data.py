@@ -403,6 +403,21 @@ def _open_hub(name, commit, wanted):
         return rows, sum(part.info.splits[str(part.split)].num_examples for part in parts)
     return rows, None
 
+# %% ../nbs/14_data.ipynb #4c073d67
+def _open_rows(source, size, split):
+    "Open the chosen splits of a source as a stream; returns the rows, and how many there are, or None."
+    name = source.name
+    check(source.kind in ('parquet', 'hub'), f"'{name}' cannot be streamed: "
+                                             "give a parquet file, a folder of them, or a Hub data set (owner/name)")
+    def wanted(part): return not split or split_name(part) in _split_names(split)
+    with explain(f"'{name}' cannot be streamed", 'check it'):
+        if source.kind == 'hub': rows, n = _open_hub(name, source_state(source), wanted)
+        else: rows, n = _open_parquet(source, size, wanted)
+    check(n != 0, f"{name} has no images in split '{split or 'any'}': "
+                  "give another split, or another source")
+    if n is None: warn(f"{name} does not say how many images it has: 100,000 count as an epoch")
+    return rows, n
+
 # %% ../nbs/14_data.ipynb #5ffc4b26
 def stream_images(
     source:str=None, # parquet file or folder, or Hub data set; None: $FLOWERDIFF_DATA, else DEFAULT_SOURCE
@@ -418,15 +433,7 @@ def stream_images(
     how = check_form(**how)
     source = open_source(source)
     name = source.name
-    check(source.kind in ('parquet', 'hub'), f"'{name}' cannot be streamed: "
-                                             "give a parquet file, a folder of them, or a Hub data set (owner/name)")
-    def wanted(part): return not split or split_name(part) in _split_names(split)
-    with explain(f"'{name}' cannot be streamed", 'check it'):
-        if source.kind == 'hub': rows, n = _open_hub(name, source_state(source), wanted)
-        else: rows, n = _open_parquet(source, size, wanted)
-    check(n != 0, f"{name} has no images in split '{split or 'any'}': "
-                  "give another split, or another source")
-    if n is None: warn(f"{name} does not say how many images it has: 100,000 count as an epoch")
+    rows, n = _open_rows(source, size, split)
     rows, image, label = open_table(rows, name)
     # only a ClassLabel says how many classes there are
     raw = class_names(rows.features.get(label))
