@@ -472,7 +472,6 @@ def photo(tmp_path):
 def test_lab(dashboard, page, lab, photo, tmp_path):
     d = dashboard
     first_screen(d, 768)
-    d.shot('first')
     unfold(d)
     result = generate(d)
     click_and_copy(d)
@@ -632,7 +631,7 @@ class Film:
     def save(self, file):
         first, *others = self.images
         first.save(file, save_all=True, append_images=others, duration=[int(1000*s) for s in self.seconds],
-                   loop=0, quality=60, method=6)
+                   loop=0, quality=40, method=6)
 
 def film_run(d, film, text, name, most=5):
     "Film a run from the press of a button to its end."
