@@ -196,13 +196,13 @@ def test_stage_is_judged_and_has_a_card(tmp_path, monkeypatch):
 # Busy machines
 
 def test_busy_machines_are_compared():
-    "Medians, as multiples of the idle time of the default."
+    "Medians, as multiples of the idle time of spinning threads."
     import bench_busy as b
     def turns(*seconds): return [dict(sampling=s) for s in seconds]
-    found = dict(default={0: turns(2., 1., 3.), 1: turns(8., 9., 7.), 2: turns(20., 20., 20.)},
+    found = dict(spinning={0: turns(2., 1., 3.), 1: turns(8., 9., 7.), 2: turns(20., 20., 20.)},
                  passive={0: turns(2.1, 2.1, 9.), 1: turns(4., 4., 4.), 2: turns(5., 5., 5.)})
     rows = b.summarise(found)
     assert [r['seconds'] for r in rows] == [[2., 8., 20.], [2.1, 4., 5.]]
     said = b.table(rows)
-    assert '| default | sampling | 2.0 s (1.00) | 8.0 s (4.00) | 20.0 s (10.00) |' in said
-    assert '| passive | sampling | 2.1 s (1.05) | 4.0 s (2.00) | 5.0 s (2.50) |' in said
+    assert '| sampling | spinning | 2.0 s (1.00) | 8.0 s (4.00) | 20.0 s (10.00) |' in said
+    assert '| sampling | passive | 2.1 s (1.05) | 4.0 s (2.00) | 5.0 s (2.50) |' in said
