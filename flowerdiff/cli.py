@@ -235,7 +235,7 @@ def sample(
     check(not (rows and stage), f"--trajectory shows images as they are drawn: leave out --size {size}")
     usual = len(known) if wanted is known else 12 if from_ else 60
     if n is None: n = 10 if rows else usual
-    job = dict(model=os.path.normpath(model), classes=classes)
+    job = dict(model=Path(model).as_posix(), classes=classes)
     if from_: m, job['from'] = vary_photo(m, from_), from_
     how = dict(classes=wanted, seed=seed, size=size, plan=plan)
     began = time.perf_counter()

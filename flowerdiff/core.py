@@ -119,8 +119,9 @@ def check_number(
     max:float=math.inf, # largest value allowed
 ):
     "Check that `value` is a finite number in a range."
-    # 10**400 is finite, but no float
+    # a number of NumPy would overflow in what follows
     if hasattr(value, 'tolist'): value = value.tolist()
+    # 10**400 is finite, but no float
     number = isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= 1e308
     limits = []
     if min > -math.inf: limits.append(f'at least {min:g}')

@@ -18,12 +18,12 @@ from random import randrange
 import ipywidgets as widgets
 from fastcore.basics import patch
 from PIL import Image
-from .core import check, check_int
+from .core import check, check_int, counted
 from .images import make_grid_image, read_image
 from .models import Model
 from .editing import strength_sigma
 from .frames import DENOISED, NOISY
-from .jobs import (ANY, WALK, Job, SampleJob, SampleSettings, counted, dump_settings, load_once, read_settings,
+from .jobs import (ANY, WALK, Job, SampleJob, SampleSettings, dump_settings, load_once, read_settings,
                              to_png)
 from .controls import (RED, SettingsPanel, TrainingPanel, add_controls, colored, control, enlarged_size, line,
                                  make_buttons, observe, set_visible)
@@ -179,7 +179,7 @@ def draw(self:Dashboard):
             b.disabled = running == (name != 'stop') or useless.get(name, False)
         self.upload.disabled = running
         # the field is folded away
-        self.buttons['generate'].description = f'Generate {counted(self.settings.count)}'
+        self.buttons['generate'].description = f"Generate {counted(self.settings.count, 'image')}"
 
 # %% ../nbs/25_dashboard.ipynb #eb89e84d
 @patch

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['is_text', 'is_count', 'is_positive', 'as_typed', 'LABELS', 'ALLOWED', 'WALK', 'JOB_KINDS', 'KIND_NAMES', 'is_one',
-           'SETTING_DEFAULTS', 'ONE_OF_EACH', 'ANY', 'counted', 'PLANNED', 'CALLS', 'NO_SETTINGS', 'BATCH', 'LOADING',
-           'between', 'tuple_of', 'check_settings', 'SampleSettings', 'dump_settings', 'to_png', 'read_settings',
-           'with_progress', 'JobStopped', 'Job', 'error_line', 'SampleJob', 'load_version', 'load_once']
+           'SETTING_DEFAULTS', 'ONE_OF_EACH', 'ANY', 'PLANNED', 'CALLS', 'NO_SETTINGS', 'BATCH', 'LOADING', 'between',
+           'tuple_of', 'check_settings', 'SampleSettings', 'dump_settings', 'to_png', 'read_settings', 'with_progress',
+           'JobStopped', 'Job', 'error_line', 'SampleJob', 'load_version', 'load_once']
 
 # %% ../nbs/22_jobs.ipynb #ce8144d3
 import atexit, base64, io, json, math, time
@@ -20,13 +20,13 @@ from threading import Event, Lock, Thread
 import torch
 from fastcore.basics import patch
 from PIL import Image, PngImagePlugin
-from .core import MAX_SEED, FlowerDiffError, check, check_known, first_line, user_path
-from .images import make_grid_image, read_image, size_pair, to_float, to_uint8
+from .core import MAX_SEED, FlowerDiffError, check, check_known, counted, first_line, user_path
+from .images import read_image, size_pair, to_float, to_uint8
 from .sampling import Step
 from .enlarging import FACTOR
 from .guidance import in_batches, slerp
 from .models import Model, SamplePlan, load
-from .frames import NOISY, Frames
+from .frames import Frames
 from . import editing
 
 # %% ../nbs/22_jobs.ipynb #be9cc08b
@@ -143,8 +143,6 @@ def title(self:SampleSettings)->str:
 
 # %% ../nbs/22_jobs.ipynb #71abd7f8
 ONE_OF_EACH, ANY = 'one of each', 'any flower'
-# 1 image, 2 images
-counted = lambda n: f"{n} image{'s'[:n - 1]}"
 PLANNED = 'preset', 'sampler', 'steps', 'guidance', 'interval', 'sigmas'
 
 @patch
@@ -512,12 +510,11 @@ def flower(self:SampleJob)->str:
 def __str__(self:SampleJob):
     s, plan = self.settings, self.plan
     if s.kind == 'photo': return 'A photo, cut to the size of the images'
-    facts = [counted(s.n)]
+    facts = [counted(s.n, 'image')]
     if s.kind in KIND_NAMES:
         titles = [begin.title for begin in s.ends or [s.source]]
         facts.append(f"{KIND_NAMES[s.kind]} of {' and '.join(titles)}")
-    # the inverse of strength_sigma
-    if s.sigma: facts.append(f'strength {2/math.pi*math.atan(s.sigma):.2g}')
+    if s.sigma: facts.append(f'strength {editing.sigma_strength(s.sigma):.2g}')
     if s.size: facts.append(f'size {s.size}')
     facts += [self.label, self.flower, f'seed {s.seed}']
     facts += [f'{plan.sampler}, {plan.steps} steps', f'guidance {plan.guidance.weight:g}', f'{self.seconds:.1f} s']

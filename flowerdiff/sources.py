@@ -236,7 +236,7 @@ def _read_metadata(folder, files):
             for row in _read_rows(folder/file):
                 columns |= row
                 if not row.get('file_name'): continue
-                path = folder/file.parent/row['file_name'].replace('\\', '/')
+                path = folder/file.parent/str(row['file_name']).replace('\\', '/')
                 path = normal(os.path.relpath(path, folder))
                 if path in rows: files.left_out['an earlier row for the same image'].append(path)
                 rows[path] = row
@@ -324,7 +324,6 @@ def open_table(
     where:str, # its name, for messages
 )->tuple: # the table, the name of the column of images, that of labels or None
     "Find the columns of images and labels of a table, and leave the images undecoded."
-    import datasets
     features = table.features or {}
     image = image_column(features)
     check(image, f"{where} has no image column (its columns: {', '.join(features)}): "

@@ -5,8 +5,6 @@ long. This measures how much that costs, for three ways to wait. It writes nbs/r
 nbs/bench.ipynb shows. It takes some ten minutes on two cores, and wants a machine that does nothing else."""
 import json, os, signal, statistics, subprocess, sys, time
 from contextlib import contextmanager
-from pathlib import Path
-import torch
 from flowerdiff.jobs import SampleJob, SampleSettings
 from flowerdiff.models import load
 from bench import Candidate, describe_machine, make_case, train_job
