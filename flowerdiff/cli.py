@@ -10,6 +10,7 @@ __all__ = ['BATCH', 'MAX_IMAGES', 'SETTINGS', 'CULL', 'split_batches', 'check_jo
 
 # %% ../nbs/27_cli.ipynb #c345cb40
 import argparse, csv, functools, importlib.util, os, shutil, signal, subprocess, sys, time, warnings
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 
@@ -126,8 +127,7 @@ def check_source(
     what = 'it is a folder' if source.is_dir() else 'there is no such file'
     check(source.is_file(), f"{file} cannot be read as an image: {what}")
     check(is_image(source), f"{file} cannot be read as an image: save it as PNG or JPEG")
-    same = out.exists() and out.samefile(source)
-    check(not same, f"--out {out} is the image that is read: give another file")
+    check(not (out.exists() and out.samefile(source)), f"--out {out} is the image that is read: give another file")
 
 # %% ../nbs/27_cli.ipynb #db13af0a
 def check_strength(
@@ -444,9 +444,7 @@ def write_report(
     text = dumps(found | dict(floor=baseline))
     print(table(columns), text, sep='\n')
     if json: write_text(user_path(json), text + '\n')
-    if card:
-        page = model_card(load(model, 'cpu'), model, columns)
-        write_text(user_path(card), page)
+    if card: write_text(user_path(card), model_card(load(model, 'cpu'), model, columns))
 
 # %% ../nbs/27_cli.ipynb #ab00bcd3
 @command
@@ -520,12 +518,13 @@ def lab(
     usable = not app or importlib.util.find_spec('voila')
     check(usable, "for --app, Voila is missing: pip install 'flowerdiff[app]', or leave --app out")
     notebook = make_folder(user_path(folder))/'play.ipynb'
-    own = Path(__file__).parent/'notebooks/play.ipynb'
-    if not notebook.exists(): shutil.copyfile(own, notebook)
+    if not notebook.exists():
+        shutil.copyfile(Path(__file__).parent/'notebooks/play.ipynb', notebook)
     with subprocess.Popen(server_command(app, port, no_browser), cwd=notebook.parent) as server:
         # a server whose command has gone would keep its port
-        signal.signal(signal.SIGTERM, lambda *_: server.terminate())
-        while True:
-            try: sys.exit(server.wait())
-            # JupyterLab has got the Ctrl-C too, and asks whether it is meant
-            except KeyboardInterrupt: pass
+        before = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+        # JupyterLab has got the Ctrl-C too, and asks whether it is meant
+        while server.returncode is None:
+            with suppress(KeyboardInterrupt): server.wait()
+        signal.signal(signal.SIGTERM, before)
+    sys.exit(server.returncode)

@@ -135,7 +135,7 @@ class Dashboard:
 
     def button(self, name):
         # which says how many
-        if name == 'Generate': name = r'Generate \d+ images?'
+        if name == 'Generate': name = r'Generate [\d,]+ images?'
         return self.on.locator('button', has_text=re.compile(rf'^\s*{name}\s*$')).first
 
     def field(self, name): return self.on.get_by_label(name, exact=True)

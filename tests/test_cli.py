@@ -473,15 +473,22 @@ def test_folder_is_judged_like_its_model(root, capsys):
     assert (root/'card.md').read_text().startswith('---\nlibrary_name: flowerdiff')
 
 def test_lab_keeps_a_notebook(root, monkeypatch):
-    "A copy that is there already stays as it is."
+    "A copy that is there already stays as it is. The server gets Ctrl-C and SIGTERM, and only while it is there."
     class Server:
+        returncode, signals = None, []
         def __init__(self, command, cwd): self.command, self.cwd = command, cwd
         def __enter__(self): return self
         def __exit__(self, *error): pass
-        def wait(self): return 0
+        def terminate(self): self.returncode = 0
+        def wait(self):
+            self.signals.append(signal.SIGINT)
+            if len(self.signals) % 2: raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
     monkeypatch.setattr(cli.subprocess, 'Popen', Server)
+    before = signal.getsignal(signal.SIGTERM)
     for text in (None, 'mine'):
         if text: (root/'lab/play.ipynb').write_text(text)
         with pytest.raises(SystemExit) as stop: call('lab --folder lab')
         assert stop.value.code == 0
     assert (root/'lab/play.ipynb').read_text() == 'mine'
+    assert len(Server.signals) == 4 and signal.getsignal(signal.SIGTERM) == before
