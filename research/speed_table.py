@@ -56,6 +56,17 @@ def machine():
     versions = ', '.join(f'{name} {m[name]}' for name in ('torch', *PEERS))
     return f"{m['cpu']}, {m['cores']} cores, Python {m['python']}, {versions}"
 
+def neighbours():
+    "Say what a program beside costs."
+    busy = read('bench_busy')
+    ways = {r['way']: r['seconds'] for r in busy['rows'] if r['job'] == 'sampling'}
+    idle, beside, _ = ways['passive']
+    spinning = ways['spinning'][1]
+    return (
+        f"A laptop is seldom idle. On two cores of an {busy['machine']['cpu']}, {busy['images']} images take "
+        f'{idle:.1f} s, and {beside:.1f} s beside a program that keeps a core busy; with waiting threads '
+        f"that spin, as PyTorch's do by default, {spinning:.1f} s ([more](bench.ipynb)).")
+
 def peer_table():
     "Make the whole table, as Markdown."
     plain = [f'{p} float32' for p in PEERS]
@@ -68,5 +79,6 @@ def peer_table():
         job('the same, all in float32', 'forward pass, ms', 'float32', plain),
         job('an image, as each comes', 'sampling', 'bfloat16', [usual], STEPS),
         job('the same, both in bfloat16', 'sampling', 'bfloat16', [tuned], STEPS),
-        '', f'{machine()}. In bold: how many times as fast flowerdiff is.']
+        '', f'{machine()}. In bold: how many times as fast flowerdiff is.',
+        '', neighbours()]
     return '\n'.join(lines)
