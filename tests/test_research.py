@@ -49,17 +49,51 @@ def test_compiling_may_be_impossible(monkeypatch, capsys):
     assert bench.compare_compiled(SimpleNamespace(dtype=torch.float32), case, 0) == ({}, [])
     assert 'no compiler' in capsys.readouterr().err
 
-def test_snapshot_is_not_from_the_future(tmp_path, monkeypatch):
-    "Of a run longer than its peers' training, a snapshot from within their time is judged."
-    import train_peers
-    from flowerdiff.core import FlowerDiffError
-    (tmp_path/'snapshots').mkdir()
-    for step in (100, 200, 300): (tmp_path/f'snapshots/{step:08}.safetensors').touch()
-    log = [dict(step=s, seconds=60.*s/100) for s in range(10, 301, 10)]
-    monkeypatch.setattr(train_peers, 'read_log', lambda folder: log)
-    assert train_peers.snapshot_within(tmp_path, 2.9) == (200, 2.)
-    with pytest.raises(FlowerDiffError, match='no snapshot of its first 0.5 minutes'):
-        train_peers.snapshot_within(tmp_path, .5)
+def test_example_goes_on_where_it_was(tmp_path):
+    "A training of diffusers' example that was stopped ends with the weights of one that was not."
+    import first_hours as f
+    from flowerdiff.images import draw_flowers
+    images, _ = draw_flowers(40, 16)
+    def example(name): return f.Example(images, tmp_path/name, widths=(32, 32))
+    whole, half = example('whole'), example('half')
+    for _ in range(4): whole.train_step()
+    for _ in range(2): half.train_step()
+    half.save()
+    other = example('half')
+    for _ in range(2): other.train_step()
+    assert (other.step, other.rate.get_last_lr()) == (4, whole.rate.get_last_lr())
+    assert all(torch.equal(a, b) for a, b in zip(whole.net.parameters(), other.net.parameters()))
+    made = whole.sampler(3)(2, 0)
+    assert made.shape == (2, 3, 16, 16) and torch.equal(made, other.sampler(3)(2, 0))
+
+def test_samples_that_are_there_stay(tmp_path):
+    import first_hours as f
+    from flowerdiff.data import read_folder
+    calls = []
+    def sample(n, start):
+        calls.append((n, start))
+        return torch.full((n, 3, 8, 8), start/127.5 - 1)
+    f.write_samples(sample, tmp_path, 10, batch=4)
+    (tmp_path/'0005.png').unlink()
+    f.write_samples(sample, tmp_path, 10, batch=4)
+    assert calls == [(4, 0), (4, 4), (2, 8), (4, 4)]
+    assert [image[0, 0, 0].item() for image in read_folder(tmp_path)] == [0]*4 + [4]*4 + [8]*2
+
+def test_first_hours_are_judged(tmp_path, monkeypatch):
+    "The samples of a folder, with what they cost, and a picture of some."
+    import first_hours as f
+    from test_evaluation import EXTRACTORS, ExtractorSpec, random_net, reference
+    monkeypatch.setenv('FLOWERDIFF_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setitem(EXTRACTORS, 'random', ExtractorSpec(random_net, 8, (127.5,)*3, (127.5,)*3))
+    ref, job = reference(), SimpleNamespace(out=tmp_path)
+    def sample(n, start): return f.to_float(ref.held_out.images[start:start + n])
+    f.write_samples(sample, tmp_path/'mine', 36)
+    f.write_json(tmp_path/'mine.json', dict(minutes=3.))
+    monkeypatch.setattr(f, 'RESULT', tmp_path/'results/first.json')
+    found = f.judge('mine', job, ref)
+    assert (found['minutes'], found['n'], found['real']) == (3., 36, 36)
+    assert found['figures']['fd']['mean'] == pytest.approx(0, abs=1e-3)
+    assert (tmp_path/'results/first/mine.jpg').read_bytes()[:2] == b'\xff\xd8'
 
 def test_search_survives_impossible_presets(monkeypatch):
     "An impossible preset is skipped, one that costs too much too, and the best of the rest wins."
@@ -206,3 +240,66 @@ def test_busy_machines_are_compared():
     said = b.table(rows)
     assert '| sampling | spinning | 2.0 s (1.00) | 8.0 s (4.00) | 20.0 s (10.00) |' in said
     assert '| sampling | passive | 2.1 s (1.05) | 4.0 s (2.00) | 5.0 s (2.50) |' in said
+
+# Ways to train
+
+def test_stages_cost_as_much_as_one_size():
+    "A 32 px image is counted as a quarter of a 64 px one; the curve begins where the first stage ends."
+    import stage_curve as s
+    work = {name: sum(stage['epochs']*(stage['size']/64)**2 for stage in stages) for name, stages in s.plans(8.).items()}
+    assert len(work) == 2 and {*work.values()} == {8.}
+    first = dict(minutes=3., points=[[.5, 9.], [1., 8.]])
+    assert s.curve([first, dict(minutes=4., points=[[.5, 2.], [1., 1.]])]) == [[5., 2.], [7., 1.]]
+
+def test_muon_moves_kernels_in_all_directions_alike():
+    import compare_training as c
+    torch.manual_seed(0)
+    x = torch.randn(40, 12)@torch.randn(12, 90)
+    values = torch.linalg.svdvals(c.orthogonalised(x.double()))
+    assert .6 < values[11] <= values[0] < 1.3 and values[12] < .01
+    assert torch.equal(c.orthogonalised(x.T), c.orthogonalised(x).T)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 8, 3))
+    opt = c.Muon(net.parameters(), .1)
+    assert [p.shape for p in opt.kernels] == [(8, 16, 3, 3)]
+    before = [p.detach().clone() for p in net.parameters()]
+    net(torch.randn(1, 3, 8, 8)).square().sum().backward()
+    opt.step()
+    moved = [p.detach() - old for p, old in zip(net.parameters(), before)]
+    # as large as the steps of AdamW: .2 of the rate
+    assert moved[2].square().mean().sqrt() == pytest.approx(.02, rel=.2)
+    assert moved[0].abs().max() == pytest.approx(.1, rel=.01)
+    opt.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+def test_patches_know_where_they_are():
+    "The pixels of an image that says where it is are those of its places; without places an image is whole."
+    import compare_training as c
+    torch.manual_seed(0)
+    net = c.PatchUNet(3)
+    images = (c.places(4, 32)*100 + 120).byte()
+    sizes = set()
+    for _ in range(8):
+        patches, cond = net.prepare(images, 4, slice(None))
+        assert torch.equal((cond['where']*100 + 120).byte(), patches)
+        sizes.add(patches.shape[-1])
+    assert sizes == {16, 32}
+    torch.nn.init.normal_(net.out.weight)
+    x, c_noise, whole = torch.randn(2, 3, 32, 32), torch.zeros(2), c.places(2, 32)
+    assert torch.equal(net(x, c_noise), net(x, c_noise, where=whole))
+    assert not torch.allclose(net(x, c_noise), net(x, c_noise, where=whole/2), atol=1e-3)
+
+def test_ways_to_train_have_the_same_time(monkeypatch):
+    "Measuring is not counted: the clock strikes once in a step."
+    import compare_training as c
+    from flowerdiff.data import load_images
+    monkeypatch.setattr(c, 'SETTINGS', c.SETTINGS | dict(batch_size=4))
+    images = load_images('drawn:12', 32, verbose=False)
+    for how in c.WAYS.values():
+        seconds = iter(range(1000))
+        monkeypatch.setattr(c.time, 'process_time', lambda: next(seconds))
+        t = c.make_trainer(images, **how)
+        before = c.held_out_loss(t, images, 4)
+        found = c.train_for(2/60, t, images, points=2)
+        (half, _), (end, loss) = found['curve']
+        assert (half, end, found['images'], t.step) == (1/60, 2/60, 8, 2)
+        assert loss != before
