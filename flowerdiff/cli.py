@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BATCH', 'MAX_IMAGES', 'SETTINGS', 'CULL', 'split_batches', 'check_job', 'write_images', 'write_grid', 'split_names',
            'is_image', 'check_source', 'check_strength', 'check_sample', 'find_classes', 'vary_photo', 'cost_text',
-           'sample', 'enlarged_file', 'enlarge', 'join_settings', 'run_folder', 'load_training_data', 'leave_together',
-           'check_run', 'train', 'make_generator', 'write_report', 'eval', 'server_command', 'lab']
+           'sample', 'enlarge', 'join_settings', 'run_folder', 'load_training_data', 'leave_together', 'check_run',
+           'train', 'make_generator', 'write_report', 'eval', 'server_command', 'lab']
 
 # %% ../nbs/27_cli.ipynb #c345cb40
 import argparse, csv, functools, importlib.util, os, shutil, signal, subprocess, sys, time, warnings
@@ -16,7 +16,7 @@ from pathlib import Path
 
 # %% ../nbs/27_cli.ipynb #4bb9604c
 from fastcore.script import Param, store_true
-from .core import (MAX_SEED, atomic_write, check, check_choice, check_int, check_number, check_writable, class_number,
+from .core import (MAX_SEED, SAMPLER_NAMES, atomic_write, check, check_choice, check_int, check_number, check_writable, class_number,
                              counted, find_model, make_folder, read_classes, user_path, warn, write_text)
 from .options import check_files, command, image_format
 
@@ -150,6 +150,7 @@ def check_sample(
     strength:float=None, # as in sample
     steps:int=None, # as in sample
     guidance:float=None, # as in sample
+    sampler:str=None, # as in sample
 )->bool: # will the images go into a folder?
     "Check what does not depend on the model."
     in_folder = out.endswith(('/', os.sep))
@@ -159,6 +160,7 @@ def check_sample(
     check_int('n', 1 if n is None else n, 1, most)
     check_int('seed', seed, 0, MAX_SEED)
     if steps is not None: check_int('steps', steps)
+    if sampler: check_choice('sampler', sampler, SAMPLER_NAMES)
     if guidance is not None: check_number('guidance', guidance)
     check(trajectory is None or not in_folder, f"--trajectory makes one image: give a file to --out, not {out}")
     if photo: check_source(photo, out)
@@ -221,7 +223,7 @@ def sample(
     compile:store_true=False, # with torch.compile: half a minute of preparation, then faster
 ):
     "Make flowers from noise, or variations of an image, and write them into a file or a folder."
-    in_folder = check_sample(out, n, seed, trajectory, from_, strength, steps, guidance)
+    in_folder = check_sample(out, n, seed, trajectory, from_, strength, steps, guidance, sampler)
     if (classes or '').lower() == 'list': return print(*find_classes(model, 'all')[0], sep='\n')
     known, wanted = find_classes(model, classes, from_)
     from flowerdiff.editing import strength_sigma
@@ -241,18 +243,8 @@ def sample(
     began = time.perf_counter()
     if in_folder: write_images(m, user_path(out), n, job, **how)
     else: write_grid(m, user_path(out), n, rows, **how)
-    seconds = time.perf_counter() - began
     made = f'{counted(n, "image")}, {cost_text(plan, stage)} each'
-    print(f'{made}, in {seconds:.1f} s on {m.device} ({m.dtype}): {out}')
-
-# %% ../nbs/27_cli.ipynb #f829c87d
-def enlarged_file(
-    file:str, # image to enlarge
-    out:str=None, # where to write the result; None: next to it
-)->Path:
-    "Choose the file of an enlarged image."
-    source = user_path(file)
-    return user_path(out or source.parent/f'{source.stem}-4x.png')
+    print(f'{made}, in {time.perf_counter() - began:.1f} s on {m.device} ({m.dtype}): {out}')
 
 # %% ../nbs/27_cli.ipynb #140e7a7a
 @command
@@ -265,21 +257,21 @@ def enlarge(
     device:str=None, # cuda, mps or cpu (the fastest there is)
 ):
     "Make an image four times as large, with new detail."
-    target = enlarged_file(file, out)
+    source = user_path(file)
+    target = user_path(out or source.parent/f'{source.stem}-4x.png')
     check_source(file, target)
     kind = image_format(target)
     check_int('seed', seed, 0, MAX_SEED)
     from flowerdiff.images import make_grid_image, read_image, to_float
     from flowerdiff.models import FACTOR, MAX_PIXELS, load
-    image = read_image(user_path(file), limit=MAX_PIXELS/FACTOR**2)
+    image = read_image(source, limit=MAX_PIXELS/FACTOR**2)
     m = load(model, device).stage()
     began = time.perf_counter()
     x = m.enlarge(to_float(image)[None], seed=seed, low_sigma=low_sigma)
-    seconds = time.perf_counter() - began
     result = make_grid_image(x)
     atomic_write(target, lambda part: result.save(part, kind))
-    before, after = [f'{v.shape[-1]} x {v.shape[-2]}' for v in (image, x)]
-    print(f'{file}: {before} px to {after} px in {seconds:.1f} s on {m.device} ({m.dtype}): {target}')
+    sizes = f'{image.shape[-1]} x {image.shape[-2]} px to {result.width} x {result.height} px'
+    print(f'{file}: {sizes} in {time.perf_counter() - began:.1f} s on {m.device} ({m.dtype}): {target}')
 
 # %% ../nbs/27_cli.ipynb #356e2e04
 SETTINGS = ('model', 'size', 'init', 'minutes', 'epochs', 'batch_size', 'lr', 'tail', 'flip', 'augment', 'held_out', 'watch', 'seed')
@@ -391,7 +383,7 @@ def train(
     resume:store_true=False, # go on with the run in --out; starts one if there is none
     accept_new_data:store_true=False, # resume also where images were added, or are decoded to slightly other bytes
 ):
-    "Train a model. Its folder can be sampled from all the time, and at the end."
+    "Train a model. Its folder can be sampled from at any time, during training and after it."
     options = locals()
     from flowerdiff.checkpoints import Checkpoint
     settings = join_settings(options)
@@ -472,6 +464,7 @@ def eval(
     check_int('seeds', seeds)
     check(not card or not (pictures or pipeline), "--card is for a model of flowerdiff: leave it out")
     check_choice('--against', against, ('all', 'held_out'))
+    if sampler: check_choice('sampler', sampler, SAMPLER_NAMES)
     from accelerate import PartialState
     from flowerdiff.distances import Extractor
     from flowerdiff.evaluation import Reference, evaluate, real_baseline

@@ -78,6 +78,8 @@ WRONG = [
     ('sample --classes rose --model unnamed', 'trained without classes'),
     ('sample --classes list --model unnamed', 'trained without classes'),
     ('sample --steps 0', 'steps is 0'),
+    ('sample --sampler dmp', "unknown sampler 'dmp': use ddpm, ddim"),
+    ('eval --sampler dmp', "unknown sampler 'dmp'"),
     ('sample --trajectory 30', '30'),
     ('sample --trajectory 0', '0'),
     ('sample --out file/x.png', 'cannot write to the folder file'),
@@ -190,9 +192,16 @@ def test_help_is_light():
 # refused before PyTorch is imported
 EARLY = [line for line, _ in WRONG if line in (
     'sample --n 0', 'sample --out .', 'sample --out x.txt', 'sample --seed -1', 'sample --model gan',
-    'sample --classes rise', 'sample --steps 0', 'sample --guidance nan', 'sample --from file', 'sample --from nowhere.png', 'sample --from photo.png --strength 1', 'sample --strength .6',
+    'sample --classes rise', 'sample --steps 0', 'sample --sampler dmp', 'sample --guidance nan', 'sample --from file', 'sample --from nowhere.png',
+    'sample --from photo.png --strength 1', 'sample --strength .6',
     'enlarge photo.png --out x.txt',
-    'eval --n 2', 'eval --against none', 'eval --card file/c.md', 'lab --port 99999')]
+    'eval --n 2', 'eval --against none', 'eval --sampler dmp', 'eval --card file/c.md', 'lab --port 99999')]
+
+def test_names_of_samplers():
+    "They are written down, so that a mistake is told without them."
+    from flowerdiff.core import SAMPLER_NAMES
+    from flowerdiff.sampling import SAMPLERS
+    assert sorted(SAMPLER_NAMES) == sorted(SAMPLERS)
 
 def test_refusals_are_light(root):
     "Nobody waits for PyTorch, only to be told of a mistake."
@@ -206,7 +215,7 @@ def test_refusals_are_light(root):
         except SystemExit as stop: assert stop.code == 2, line
         assert not {'torch', 'matplotlib', 'datasets'} & {*sys.modules}, line
     """
-    assert len(EARLY) == 17
+    assert len(EARLY) == 19
     subprocess.run([sys.executable, '-c', code, *EARLY], check=True)
 
 def test_both_spellings(root):
