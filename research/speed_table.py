@@ -65,7 +65,7 @@ def neighbours():
     return (
         f"A laptop is seldom idle. On two cores of an {busy['machine']['cpu']}, {busy['images']} images take "
         f'{idle:.1f} s, and {beside:.1f} s beside a program that keeps a core busy; with waiting threads '
-        f"that spin, as PyTorch's do by default, {spinning:.1f} s ([more](bench.ipynb)).")
+        f"that spin, as PyTorch's do by default, {spinning:.1f} s ([more](https://flowerdiff.github.io/flowerdiff/bench.html)).")
 
 def peer_table():
     "Make the whole table, as Markdown."
