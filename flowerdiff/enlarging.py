@@ -51,22 +51,14 @@ def enlarge_bicubic(
     return resize(low, FACTOR*h, FACTOR*w)
 
 # %% ../nbs/09_enlarging.ipynb #78dfd684
-class ChannelNorm(nn.Module):
+class ChannelNorm(nn.LayerNorm):
     "Normalise the channels of each position of (N, channels, H, W)."
-    def __init__(self,
-        channels:int, # at least 2
-    ):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
     def forward(self,
         x:torch.Tensor, # (N, channels, H, W)
     )->torch.Tensor: # same shape
         "Bring each position to mean 0 and variance 1, then scale and shift."
-        x = x.permute(0, 2, 3, 1)
-        x = F.layer_norm(x, x.shape[-1:], self.weight, self.bias)
-        return x.permute(0, 3, 1, 2)
+        # LayerNorm normalises the last axis
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 # %% ../nbs/09_enlarging.ipynb #d5ef372d
 class LocalBlock(ResBlock):

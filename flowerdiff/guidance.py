@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from accelerate.utils.memory import clear_device_cache
 from .core import check, check_int, check_number, out_of_memory, warn
+from .schedule import as_column
 from .sampling import sampler
 
 # %% ../nbs/08_guidance.ipynb #c617b0e9
@@ -48,7 +49,7 @@ def image_std(
     x:torch.Tensor, # (N, ...)
 )->torch.Tensor: # (N, 1, ...)
     "Compute the standard deviation of each image."
-    return x.flatten(1).std(1).view(-1, *[1]*(x.ndim - 1))
+    return as_column(x.flatten(1).std(1), x)
 
 # %% ../nbs/08_guidance.ipynb #c12297f5
 def cfg(
@@ -164,8 +165,7 @@ def slerp(
     t, # 0: a, 1: b; a number or (N,)
 )->torch.Tensor: # (N, ...)
     "Interpolate on a great circle, image by image (Shoemake 1985)."
-    t = torch.as_tensor(t, dtype=a.dtype).expand(len(a))
-    t = t.view(-1, *[1]*(a.ndim - 1))
+    t = as_column(t, a)
     cosine = torch.cosine_similarity(a.flatten(1), b.flatten(1))
     angle = cosine.clamp(-1, 1).acos().view_as(t)
     from_a = ((1 - t)*angle).sin()*a
