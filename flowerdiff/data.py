@@ -20,7 +20,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from tqdm.auto import tqdm
 from .core import FlowerDiffError, atomic_write, cache_folder, check, check_int, first_line, preview, user_path, warn
 from .images import DRAWN_NAMES, ImageError, check_form, draw_flowers, image_tensor, open_image, read_image, size_pair, white_level
-from .sources import SPLITS, choose_tables, class_names, explain, label_text, list_folder, list_source, load_hub, normal
+from .sources import SPLITS, Item, Listing, choose_tables, class_names, explain, label_text, list_folder, list_source, load_hub, normal
 from .sources import number_classes, open_source, open_table, reading, source_state, split_name, split_of, table_split
 
 # %% ../nbs/14_data.ipynb #e8748d1d
@@ -193,16 +193,13 @@ def _save_cached(data, notes, file):
         warn(f'the images are not kept, and will be decoded again next time: {first_line(e)}')
 
 # %% ../nbs/14_data.ipynb #56fe578f
-def _load_drawn(source, split, size, **how):
-    "Draw flowers."
-    n = int(source.partition(':')[2] or 1024)
-    check_int(f"the number of images in '{source}'", n)
-    check(not split, f"drawn flowers have no split '{split}': leave it out")
+def _list_drawn(name, size):
+    "Draw flowers, and list them."
+    n = int(name.partition(':')[2] or 1024)
+    check_int(f"the number of images in '{name}'", n)
     images, labels = draw_flowers(n, max(size))
-    images = torch.stack([read_image(to_pil_image(image), size, **how) for image in images])
-    key = fingerprint(images, labels.tolist())
-    marks = mark_images(images, [(*pair, how) for pair in enumerate(labels.tolist())])
-    return ImageDataset(images, labels, DRAWN_NAMES, source, None, {}, key, how=how, marks=marks)
+    items = [Item(to_pil_image(image), f'flower {i}', DRAWN_NAMES[labels[i]], None) for i, image in enumerate(images)]
+    return Listing(items, DRAWN_NAMES, {})
 
 # %% ../nbs/14_data.ipynb #dc6c188d
 def _count_splits(items):
@@ -239,8 +236,8 @@ def _number_labels(items, names):
 # %% ../nbs/14_data.ipynb #45fd0a7b
 def _load_source(source, state, split, size, **how):
     "List, choose and decode the images of a source; returns the data set, and what to say about it."
-    if source.kind == 'drawn': return _load_drawn(source.name, split, size, **how), []
-    items, names, left_out = list_source(source, state, size)
+    drawn = source.kind == 'drawn'
+    items, names, left_out = _list_drawn(source.name, size) if drawn else list_source(source, state, size)
     if split: items = _choose_splits(items, split, source.name)
     others = '; '.join(_summaries(left_out))
     check(items, f"no images in '{source.name}'{others and f' ({others})'}: "

@@ -24,7 +24,7 @@ from .images import IMAGE_SUFFIXES, read_image
 # %% ../nbs/13_sources.ipynb #f252c05a
 class Item(NamedTuple):
     "An image of a source, not yet decoded."
-    data: bytes|Path|str # the bytes of an image file, or its path
+    data: object # the bytes of an image file, its path, or a PIL image
     where: str # what to call it in a message
     label: str|None # class name
     split: str|None # 'train', 'validation', 'test', ...
@@ -340,11 +340,6 @@ def _row_label(value, names):
     if not names or text is None: return text
     return dict(enumerate(names)).get(int(text)) if text.isdecimal() else None
 
-# %% ../nbs/13_sources.ipynb #4f859012
-def _rows(table, where):
-    "Read the rows of a table."
-    with reading(where): yield from table
-
 # %% ../nbs/13_sources.ipynb #6fd2c593
 def list_tables(
     tables, # of (datasets.Dataset, its name, its split)
@@ -356,14 +351,15 @@ def list_tables(
         table, image, label = open_table(table, where)
         names, splits = (class_names(table.features.get(c)) for c in (label, 'split'))
         order |= dict.fromkeys(names)
-        for i, row in enumerate(_rows(table, where)):
-            cell = row[image] or {}
-            data = cell.get('bytes') or cell.get('path')
-            name = _row_label(row.get(label), names)
-            if 'split' in row: split = split_name(_row_label(row['split'], splits))
-            if data: items.append(Item(data, f'{where} row {i}', name, split))
-            else: left_out['a row without an image'].append(f'{where} row {i}')
-            others.add(name)
+        with reading(where):
+            for i, row in enumerate(table):
+                cell = row[image] or {}
+                data = cell.get('bytes') or cell.get('path')
+                name = _row_label(row.get(label), names)
+                if 'split' in row: split = split_name(_row_label(row['split'], splits))
+                if data: items.append(Item(data, f'{where} row {i}', name, split))
+                else: left_out['a row without an image'].append(f'{where} row {i}')
+                others.add(name)
     return Listing(items, [*order, *sort_names(others - {None, *order})], left_out)
 
 # %% ../nbs/13_sources.ipynb #98f26e69
