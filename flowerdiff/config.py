@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FASTER', 'NETS', 'KINDS', 'FORMAT', 'NEEDED', 'Preset', 'make_preset', 'named_presets', 'plain_size', 'ModelConfig',
-           'read_config', 'build', 'frequent_labels', 'pick_labels']
+           'check_kinds', 'read_config', 'build', 'frequent_labels', 'pick_labels']
 
 # %% ../nbs/10_config.ipynb #68a70a23
 import math
@@ -132,13 +132,19 @@ class ModelConfig:
 KINDS = dict(model=str, prediction=str, schedule=str, channels=int, net=dict, preset=dict, presets=dict, classes=list,
              class_counts=list, sigma_data=int | float, shift=int | float, zero_snr=bool, enlarger=str, training=dict)
 
+def check_kinds(
+    values:dict, # by name
+    kinds:dict, # name -> type that the value must have
+):
+    "Check the types of values."
+    for name, kind in kinds.items():
+        value, wanted = values[name], getattr(kind, '__name__', kind)
+        check(isinstance(value, kind), f"{name} is {value!r}: it must be of type {wanted}")
+
 @patch
 def check_types(self:ModelConfig):
     "Check the type of each entry, and two values."
-    for name, kind in KINDS.items():
-        value = getattr(self, name)
-        wanted = getattr(kind, '__name__', kind)
-        check(isinstance(value, kind), f"{name} is {value!r}: it must be of type {wanted}")
+    check_kinds(vars(self), KINDS)
     check_number('sigma_data', self.sigma_data, 1e-6)
     check_choice('model', self.model, NETS)
 
@@ -152,7 +158,7 @@ def check_classes(self:ModelConfig,
     names = len(self.classes)
     counts = self.class_counts or [1]*names
     usable = all(isinstance(c, int) and c >= 0 for c in counts)
-    some = not names or usable and sum(counts) > 0
+    some = any(counts) or not names
     agree = names == len(counts) == n and usable and some
     text = str(counts)[:40]
     check(agree, f"the network knows {n} classes, and the config has {names} names and counts {text}: "

@@ -22,7 +22,7 @@ from .denoiser import check_combination, measure_sigma_data
 from .training import N_AUGMENT
 from .enlarging import measure_detail
 from .images import size_pair
-from .config import ModelConfig, make_preset
+from .config import ModelConfig, check_kinds, make_preset
 from .data import ImageDataset, ImageStream
 
 # %% ../nbs/15_settings.ipynb #dd5bd311
@@ -108,10 +108,7 @@ def check_types(self:Settings):
     for name, least in AT_LEAST.items(): check_int(name, values[name], least)
     for name, least in UP_TO_1.items(): check_number(name, values[name], least, 1)
     for name in ('shift', 'gamma'): check_number(name, values[name], 1e-6)
-    for name, kind in TYPES.items():
-        value = values[name]
-        wanted = getattr(kind, '__name__', kind)
-        check(isinstance(value, kind), f"{name} is {value!r}: it must be of type {wanted}")
+    check_kinds(values, TYPES)
     for length in self.tracks: check_number('a length in tracks', length, .01, .28)
 
 # %% ../nbs/15_settings.ipynb #c3077372
