@@ -248,17 +248,13 @@ def posthoc(
     return out
 
 # %% ../nbs/16_checkpoints.ipynb #5e0b64dc
-@contextlib.contextmanager
 def lock_folder(
     folder:Path, # of a run
-):
+): # a context that holds the lock
     "Keep others from training into a folder."
-    lock = FileLock(folder/'.lock', timeout=0)
-    try: lock.acquire()
+    try: return FileLock(folder/'.lock', timeout=0).acquire()
     except Timeout:
         raise FlowerDiffError(f"another process trains into {folder}: wait for its end, or use another folder") from None
-    try: yield
-    finally: lock.release()
 
 # %% ../nbs/16_checkpoints.ipynb #09cd7aaf
 OWN_PART = re.compile(r'((best(_fd)?/)?(model\.safetensors|config\.json)|(state-|snapshots/)\d+\.safetensors|previews/\d+\.png|'
