@@ -11,6 +11,7 @@ __all__ = ['SAMPLERS', 'SeededNoise', 'noise_source', 'Step', 'check_denoised', 
 import functools, inspect, math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 # %% ../nbs/07_sampling.ipynb #f5dd0f7c
@@ -83,13 +84,12 @@ class SamplerLoop:
         callback:Callable=None, # called with a Step
     ):
         self.denoise, self.i = denoise, 0
-        self.report = noop if callback is None else callback
+        self.report = callback or noop
         self.sigmas = check_sigmas(sigmas).tolist()
         self.n = len(self.sigmas) - 1
 
     def __iter__(self):
-        pairs = zip(self.sigmas, self.sigmas[1:])
-        for self.i, pair in enumerate(pairs): yield pair
+        for self.i, pair in enumerate(pairwise(self.sigmas)): yield pair
 
 # %% ../nbs/07_sampling.ipynb #d5491f77
 @patch
