@@ -22,7 +22,7 @@ from .denoiser import check_combination
 from .baseline_unet import BaselineUNet
 from .attention_unet import AttentionUNet
 from .sampling import SAMPLERS
-from .enlarging import EnlargeUNet
+from .enlarging import FACTOR, EnlargeUNet
 from .guidance import Guidance
 
 # %% ../nbs/10_config.ipynb #6d75e226
@@ -177,6 +177,13 @@ def all_presets(self:ModelConfig)->dict: # name -> Preset
     if self.zero_snr: first = self.sigmas()[-1].item()
     base = Preset(sigma_min=self.shift*Preset.sigma_min, sigma_max=first)
     return named_presets(make_preset(self.preset, base), self.presets)
+
+# %% ../nbs/10_config.ipynb #bb801ffa
+@patch(as_prop=True)
+def large_size(self:ModelConfig)->tuple: # height and width in pixels
+    "The size of the images once they are enlarged."
+    h, w = self.size
+    return FACTOR*h, FACTOR*w
 
 # %% ../nbs/10_config.ipynb #127ee052
 FORMAT = 1

@@ -18,7 +18,6 @@ import ipywidgets as widgets
 from fastcore.basics import patch
 from .core import MAX_SEED, check, user_path
 from .sampling import SAMPLERS
-from .enlarging import FACTOR
 from .config import Preset
 from .models import Model
 from .jobs import ANY, LABELS, ONE_OF_EACH, Job, SampleSettings, error_line
@@ -256,7 +255,7 @@ def enlarged_size(
 )->tuple: # height and width, or one number; None: no network enlarges these images
     "Find the size to which the images of a model can be enlarged."
     if not m.config.enlarger and m.shape != STAGE_SHAPE: return None
-    h, w = [FACTOR*s for s in m.config.size]
+    h, w = m.config.large_size
     return h if h == w else (h, w)
 
 # %% ../nbs/23_controls.ipynb #b6b4dbdd
@@ -269,7 +268,7 @@ def fit_size(self:SettingsPanel,
 ):
     "Offer the two sizes of a model's images."
     large, possible = self.size.value, enlarged_size(model) is not None
-    sizes = [[k*s for s in model.config.size] for k in (1, FACTOR)]
+    sizes = model.config.size, model.config.large_size
     labels = [' x '.join(map(str, dict.fromkeys(size))) for size in sizes]
     self.size.options = [*zip(labels, (False, True))]
     self.size.tooltips = SIZE_TIPS if possible else [NO_STAGE]*2

@@ -23,7 +23,6 @@ from PIL import Image, PngImagePlugin
 from .core import MAX_SEED, FlowerDiffError, check, check_known, counted, first_line, user_path
 from .images import read_image, size_pair, to_float, to_uint8
 from .sampling import Step
-from .enlarging import FACTOR
 from .guidance import in_batches, slerp
 from .models import Model, SamplePlan, load
 from .frames import Frames
@@ -416,7 +415,7 @@ class SampleJob(Job):
         label:str=None, # what to call the model; None: as in the settings
     ):
         super().__init__(on_end=on_end)
-        size, large = settings.size, tuple(FACTOR*s for s in model.config.size)
+        size, large = settings.size, model.config.large_size
         check(size is None or size_pair(size) == large, f'invalid setting: Size = {size}: give {large}, or none')
         self.settings, self.model, self.on_progress = settings, model, on_progress
         self.label = label or settings.model

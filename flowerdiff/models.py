@@ -354,7 +354,7 @@ def chain(self:Model,
     if size is None: return own, None
     size = size_pair(size)
     check_pixels(*size)
-    if size == tuple(FACTOR*s for s in own): return own, self.stage()
+    if size == self.config.large_size: return own, self.stage()
     # an empty tensor has a height and a width too
     self.net.check_size(torch.empty(0, *size))
     return size, None
@@ -411,8 +411,7 @@ def save(
     "Write `model.safetensors` and `config.json`."
     folder = make_folder(Path(folder))
     state = net if isinstance(net, dict) else net.state_dict()
-    def packed(v): return v.detach().to('cpu', dtype or v.dtype).contiguous()
-    state = {k: packed(v) for k, v in state.items()}
+    state = {k: v.detach().to('cpu', dtype).contiguous() for k, v in state.items()}
     text = json.dumps(config.to_json(), indent=1) + '\n'
     atomic_write(folder/'model.safetensors', lambda p: save_file(state, p, dict(format='pt')))
     write_text(folder/'config.json', text)
