@@ -15,14 +15,14 @@ from importlib.resources import files
 
 # %% ../nbs/15_settings.ipynb #3bb8b93f
 from fastcore.basics import patch
-from .core import (STAGE, FlowerDiffError, check, check_choice, check_int, check_known, check_number, first_line, machine_int,
-                             user_path)
+from .core import STAGE, check, check_choice, check_int, check_known, check_number, machine_int, user_path
 from .schedule import schedule_sigmas
 from .denoiser import check_combination, measure_sigma_data
 from .training import N_AUGMENT
 from .enlarging import measure_detail
 from .images import size_pair
 from .config import ModelConfig, check_kinds, make_preset
+from .sources import explain
 from .data import ImageDataset, ImageStream
 
 # %% ../nbs/15_settings.ipynb #dd5bd311
@@ -144,14 +144,11 @@ def read_recipe(
     recipe:str, # a recipe of the package, or a JSON file
 )->dict: # fields of Settings, and perhaps minutes, epochs, held_out, watch
     "Read a recipe."
-    try:
+    with explain(f"'{recipe}' is no recipe", f"use {', '.join(RECIPE_NAMES)}, or a JSON file of settings"):
         file = RECIPES/f'{recipe}.json'
         if not file.is_file(): file = user_path(recipe)
         out = json.loads(file.read_text(encoding='utf-8-sig'), parse_int=machine_int)
         if not isinstance(out, dict): raise ValueError('it holds no settings by name')
-    except (OSError, ValueError, TypeError) as e:
-        raise FlowerDiffError(f"'{recipe}' is no recipe ({first_line(e)}): "
-                              f"use {', '.join(RECIPE_NAMES)}, or a JSON file of settings") from None
     check_known(f'the recipe {recipe}', out, RECIPE_KEYS)
     if 'stages' in out: check_stages(out['stages'])
     return out
