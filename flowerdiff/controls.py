@@ -189,11 +189,8 @@ def explained(self:SettingsPanel,
     names, # of controls
 )->widgets.VBox:
     "Put controls below each other, each with its tooltip in plain sight."
-    lines = []
-    for name in names:
-        c = getattr(self, name)
-        lines.append(line(c, widgets.HTML(f'<small>{c.tooltip}</small>')))
-    return widgets.VBox(lines)
+    controls = [getattr(self, name) for name in names]
+    return widgets.VBox([line(c, widgets.HTML(f'<small>{c.tooltip}</small>')) for c in controls])
 
 # %% ../nbs/23_controls.ipynb #505879ea
 @patch

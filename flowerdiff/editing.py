@@ -8,6 +8,7 @@ __all__ = ['strength_sigma', 'sigma_strength', 'ddim_inversion']
 # %% ../nbs/12_editing.ipynb #7f1a2a18
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 # %% ../nbs/12_editing.ipynb #1bf27e37
@@ -153,7 +154,7 @@ def inpaint(self:Model,
     known = self.check_images(images)
     n = len(images)
     mask = self.check_mask(mask, n)
-    def wrap(denoise): return inpainted(denoise, known, mask)
+    wrap = partial(inpainted, known=known, mask=mask)
     plan = self.plan(sampler=sampler, wrap=wrap, **kwargs)
     noise = SeededNoise(seed, n, start)
     x = noise(known)*plan.sigmas[0]

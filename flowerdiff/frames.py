@@ -9,7 +9,7 @@ __all__ = ['MAX_FRAMES', 'FRAME_MEMORY', 'NOISY', 'DENOISED', 'PURE', 'COLS', 'e
 import math
 from bisect import bisect_left
 
-import torch
+import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from .images import to_uint8
 from .sampling import Step
@@ -90,7 +90,7 @@ def at(self:Frames,
     "Find all images at one moment, large where they have been enlarged."
     x = self.small(j, what)
     if not self.large or j < self.last: return x
-    for dim in (2, 3): x = x.repeat_interleave(FACTOR, dim)
+    x = F.interpolate(x, scale_factor=FACTOR)
     x[:len(self.large)] = torch.cat(self.large)
     return x
 

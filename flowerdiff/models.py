@@ -123,8 +123,9 @@ def nfe(self:SamplePlan)->int:
 def __str__(self:SamplePlan):
     first, (low, high) = self.sigmas[0], self.guidance.interval
     text = f"{self.sampler}, {counted(self.steps, 'step')} from sigma {first:.4g}"
-    if self.guidance.weight != 1: text += f', guidance {self.guidance.weight:g}'
-    if self.guidance.weight != 1 and high < math.inf: text += f' between sigma {low:g} and {high:g}'
+    if self.guidance.weight != 1:
+        text += f', guidance {self.guidance.weight:g}'
+        if high < math.inf: text += f' between sigma {low:g} and {high:g}'
     return f"{text}: {counted(self.nfe, 'evaluation')}"
 
 # %% ../nbs/11_models.ipynb #05b97284
