@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'LOG_EVERY', 'MAX_SKIPPED', 'WATCH_EVERY', 'TAKEN_OVER', 'LABELS', 'Stopped', 'Interrupts', 'Run',
-           'read_ahead', 'list_versions', 'has_images', 'taken_over', 'match_labels', 'check_same', 'resolve_run',
-           'check_request', 'train']
+           'read_ahead', 'list_versions', 'taken_over', 'match_labels', 'check_same', 'resolve_run', 'check_request',
+           'train']
 
 # %% ../nbs/17_runs.ipynb #1977e749
 import contextlib, copy, json, math, os, platform, signal, sys, threading, time
@@ -30,7 +30,7 @@ from .training import Trainer
 from .enlarging import enlarge_bicubic, shrink
 from .config import ModelConfig, build, plain_size
 from .models import Model, read_weights, save
-from .data import ImageDataset, ImageStream
+from .data import ImageDataset, ImageStream, has_images
 from .settings import WATCHES, Budget, Settings, as_plain, check_watch, make_config
 from .checkpoints import (Checkpoint, LogFile, lock_folder, remove_parts, save_snapshot,
                                     snapshot_files)
@@ -180,15 +180,6 @@ def save_state(self:Run,
         threads=torch.get_num_threads())
     save(self.ema.net, self.described(), self.folder)
 
-# %% ../nbs/17_runs.ipynb #95e6ef97
-def has_images(
-    marks:torch.Tensor, # (N, 2) of a data set, as in ImageDataset
-    wanted:torch.Tensor, # (M, 2) of another
-)->bool:
-    "Check whether a data set holds all images of another, though perhaps with slightly other bytes."
-    means = dict(marks.tolist())
-    return all(abs(means.get(name, math.inf) - mean) < 2 for name, mean in wanted.tolist())
-
 # %% ../nbs/17_runs.ipynb #fc536187
 @patch
 def check_state(self:Run,
@@ -287,6 +278,18 @@ def read_clock(self:Run,
     now = time.monotonic() - began
     return self.ask_all(now if self.main else 0., self.seconds)
 
+# %% ../nbs/17_runs.ipynb #6b639392
+@patch
+def keep_best(self:Run,
+    best:tuple, # step and value of the best model so far; None: there is none yet
+    value:float, # of the model as it is now, the lower the better
+    name:str, # of the folder to keep the best model in
+)->tuple: # step and value of the best model
+    "Keep the model if it is the best so far."
+    if best and value >= best[1]: return best
+    save(self.ema.net, self.described(), self.folder/name)
+    return self.step, value
+
 # %% ../nbs/17_runs.ipynb #6b639393
 @patch
 def validate(self:Run):
@@ -294,11 +297,7 @@ def validate(self:Run):
     line = dict(step=self.step, train=self.eval_loss(self.data))
     if self.held_out: line['held_out'] = self.eval_loss(self.held_out)
     LogFile(self.folder/'levels.jsonl').append(line)
-    if not self.held_out: return
-    loss = line['held_out']['loss']
-    if self.best and loss >= self.best[1]: return
-    self.best = self.step, loss
-    save(self.ema.net, self.described(), self.folder/'best')
+    if self.held_out: self.best = self.keep_best(self.best, line['held_out']['loss'], 'best')
 
 # %% ../nbs/17_runs.ipynb #de88c9de
 @patch
@@ -335,9 +334,7 @@ def watch_samples(self:Run):
     # the speed of training is logged without it
     self.last_log = self.last_log[0], self.last_log[1] + took
     self.watched = {self.watch: value}
-    if self.best_watched and value >= self.best_watched[1]: return
-    self.best_watched = self.step, value
-    save(self.ema.net, self.described(), self.folder/f'best_{self.watch}')
+    self.best_watched = self.keep_best(self.best_watched, value, f'best_{self.watch}')
 
 # %% ../nbs/17_runs.ipynb #e5dea087
 @patch
