@@ -172,13 +172,11 @@ def _say(name, notes):
 # %% ../nbs/14_data.ipynb #59ba377a
 def read_folder(
     folder:str, # with images
-    size:tuple=None, # height and width in pixels; None: as they are
-    **how, # as in read_image
 )->list: # of tensors, uint8 (C, H, W)
     "Read all images of a folder, and say what was left out."
     listing = list_folder(user_path(folder))
     check(listing.items, f"no images in '{folder}': give a folder that holds some")
-    _, images, white = decode(listing.items, listing.left_out, size, **how)
+    _, images, white = decode(listing.items, listing.left_out)
     _say(folder, _notes(listing.left_out, images, white))
     return images
 
