@@ -370,7 +370,7 @@ def error_line(
 def run(self:Job):
     "Do the work, in this thread."
     try: self.work()
-    except JobStopped: self.error, self.stopped = 'Stopped.', True
+    except JobStopped: self.stopped = True
     except Exception as e: self.error = error_line(e)
     finally:
         self.running = False
