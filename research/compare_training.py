@@ -2,7 +2,7 @@
 
 The plain U-Net learns 32 px images from nothing, by AdamW (with two seeds: what differs by less than they do is
 chance), by Muon, and from patches. The loss is that of whole held-out images. Time is that of the processor, without
-measuring. The result, nbs/results/training.json, is shown by nbs/ablations.ipynb. What is in --out is not made again."""
+measuring. The result is nbs/results/training.json. What is in --out is not made again."""
 import time
 from pathlib import Path
 import torch

@@ -6,7 +6,8 @@
 
 Each has one thread, and time is that of the processor, so that nothing else counts. flowerdiff's includes the previews
 and the losses that it measures on the way. diffusers' example, stopped and started again, goes on at its last save;
-flowerdiff's at the beginning of a stage. The result, nbs/results/first_hours.json, is shown by nbs/first_hours.ipynb."""
+flowerdiff's at the beginning of a stage. It stops by the clock, so give it a core of its own: what another program takes
+from it is lost to it. The result is nbs/results/first_hours.json, with some samples of both beside it."""
 import importlib.metadata, time
 from pathlib import Path
 import torch, torch.nn.functional as F
@@ -25,8 +26,6 @@ from common import JUDGE_SEED, cached, held_out_classes, read_json, top, with_pr
 from stage_curve import run_stage
 
 RESULT = top/'nbs/results/first_hours.json'
-# of the two stages of the recipe: on one core of an EPYC without bfloat16 an hour each
-EPOCHS = 13., 3.4
 
 # diffusers
 
@@ -157,10 +156,11 @@ def run_flowerdiff(job):
     recipe = read_recipe('attention_staged')
     stages, init, done = recipe.pop('stages'), None, []
     recipe.pop('held_out')
-    for i, (stage, epochs) in enumerate(zip(stages, EPOCHS)):
+    for i, stage in enumerate(stages):
         folder = job.out/f'stage-{i}'
         def work(): return run_stage(folder, job.images, job.held_out, stage, init, recipe)
-        stage['epochs'] = epochs*job.minutes/120
+        del stage['epochs']
+        stage['minutes'] = job.minutes/len(stages)
         done.append(cached(folder.with_suffix('.json'), work))
         init = folder
     m = with_preset(load(init), load('attention').config.preset)

@@ -200,11 +200,10 @@ class Dashboard:
 
     def stop(self):
         "Stop, and return the share done: some steps of many are over."
-        self.says(re.compile(r'[1-9]\d?%'), 60)
+        self.says(re.compile(r'[1-9]\d%'), 60)
         self.button('Stop').click()
-        # on a busy machine, an evaluation that has begun takes seconds
-        self.says('Stopped at', 30)
-        self.ready(30)
+        self.says('Stopped at', 10)
+        self.ready(10)
         share = re.search(r'Stopped at (\d+)%', self.on.inner_text())[1]
         assert self.captions()[0].endswith(' · stopped'), self.captions()
         return int(share)
