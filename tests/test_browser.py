@@ -200,7 +200,7 @@ class Dashboard:
 
     def stop(self):
         "Stop, and return the share done: some steps of many are over."
-        self.says(re.compile(r'[1-9]\d%'), 60)
+        self.says(re.compile(r'[1-9]\d?%'), 60)
         self.button('Stop').click()
         self.says('Stopped at', 10)
         self.ready(10)
