@@ -199,10 +199,10 @@ def vary_photo(
 # %% ../nbs/27_cli.ipynb #f1896ca0
 def cost_text(
     plan, # SamplePlan of the model
-    stage=None, # Model that enlarges
+    enlarger=None, # Model that enlarges
 )->str:
     "Say how many network evaluations an image takes."
-    if stage: return f'{plan.nfe} + {stage.plan().nfe} network evaluations'
+    if enlarger: return f'{plan.nfe} + {enlarger.plan().nfe} network evaluations'
     return counted(plan.nfe, 'network evaluation')
 
 # %% ../nbs/27_cli.ipynb #a0d22563
@@ -235,8 +235,8 @@ def sample(
     m = load(model, device, compile=compile)
     sigma = strength_sigma(strength or .7) if from_ else None
     plan = m.plan(preset, steps=steps, sampler=sampler, guidance=guidance, sigma_max=sigma)
-    _, stage = m.chain(size)
-    check(not (rows and stage), f"--trajectory shows images as they are drawn: leave out --size {size}")
+    _, enlarger = m.chain(size)
+    check(not (rows and enlarger), f"--trajectory shows images as they are drawn: leave out --size {size}")
     usual = len(known) if wanted is known else 12 if from_ else 60
     if n is None: n = 10 if rows else usual
     job = dict(model=Path(model).as_posix(), classes=classes)
@@ -245,7 +245,7 @@ def sample(
     began = time.perf_counter()
     if in_folder: write_images(m, user_path(out), n, job, **how)
     else: write_grid(m, user_path(out), n, rows, **how)
-    made = f'{counted(n, "image")}, {cost_text(plan, stage)} each'
+    made = f'{counted(n, "image")}, {cost_text(plan, enlarger)} each'
     print(f'{made}, in {time.perf_counter() - began:.1f} s on {m.device} ({m.dtype}): {out}')
 
 # %% ../nbs/27_cli.ipynb #140e7a7a
@@ -267,7 +267,7 @@ def enlarge(
     from flowerdiff.images import make_grid_image, read_image, to_float
     from flowerdiff.models import FACTOR, MAX_PIXELS, load
     image = read_image(source, limit=MAX_PIXELS/FACTOR**2)
-    m = load(model, device).stage()
+    m = load(model, device).enlarger()
     began = time.perf_counter()
     x = m.enlarge(to_float(image)[None], seed=seed, low_sigma=low_sigma)
     result = make_grid_image(x)

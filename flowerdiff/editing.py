@@ -96,7 +96,7 @@ def variations(self:Model,
 )->torch.Tensor: # (n, C, H, W) in [-1, 1]
     "Make other images like these (image to image)."
     images = self.check_images(images)
-    drawn, stage = self.chain(size)
+    drawn, enlarger = self.chain(size)
     check(drawn == self.config.size, f"size is {size}: variations are as large as the images, or four times as large")
     if sigma is not None: kwargs['sigma_max'] = sigma
     plan = self.one_plan(plan, kwargs)
@@ -106,7 +106,7 @@ def variations(self:Model,
     label = self.labels(classes, n, seed, start)
     with progress_bar('variations', len(plan.sigmas), callback, progress) as report:
         x = self.run(plan, x, label, noise, report)
-    return stage.enlarge(x, seed=seed, start=start) if stage else x
+    return enlarger.enlarge(x, seed=seed, start=start) if enlarger else x
 
 # %% ../nbs/12_editing.ipynb #0bf8f086
 def strength_sigma(

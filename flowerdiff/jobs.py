@@ -173,7 +173,7 @@ def evaluations(self:SampleSettings,
     each = self.plan(m).nfe
     before = self.source.evaluations(m) if self.source else 0
     if self.inverts: before = sum(end.evaluations(m) + each - 1 for end in self.ends)
-    if self.size: each += m.stage().plan().nfe
+    if self.size: each += m.enlarger().plan().nfe
     return self.n*each + before
 
 # %% ../nbs/22_jobs.ipynb #8fbae470
@@ -478,9 +478,9 @@ def enlarge(self:SampleJob):
     "Enlarge the images one after the other, if that is asked for."
     s = self.settings
     if s.size is None: return
-    stage = self.followed(self.model.stage())
+    enlarger = self.followed(self.model.enlarger())
     for i, x in enumerate(self.images):
-        x = stage.enlarge(x[None], seed=s.seed, start=s.start + i)
+        x = enlarger.enlarge(x[None], seed=s.seed, start=s.start + i)
         self.frames.large.append(to_uint8(x))
         self.on_progress(self)
 

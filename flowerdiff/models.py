@@ -355,7 +355,7 @@ def chain(self:Model,
     if size is None: return own, None
     size = size_pair(size)
     check_pixels(*size)
-    if size == self.config.large_size: return own, self.stage()
+    if size == self.config.large_size: return own, self.enlarger()
     # an empty tensor has a height and a width too
     self.net.check_size(torch.empty(0, *size))
     return size, None
@@ -393,14 +393,14 @@ def sample(self:Model,
 )->torch.Tensor: # float32 (n, C, H, W) in [-1, 1], on the CPU
     "Make images."
     noise = SeededNoise(seed, n, start)
-    drawn, stage = self.chain(size)
+    drawn, enlarger = self.chain(size)
     plan = self.one_plan(plan, kwargs)
     label = self.labels(classes, n, seed, start)
     x = noise(torch.empty(n, self.config.channels, *drawn))
-    reports = len(plan.sigmas) + (n*len(stage.plan().sigmas) if stage else 0)
+    reports = len(plan.sigmas) + (n*len(enlarger.plan().sigmas) if enlarger else 0)
     with progress_bar('sampling', reports, callback, progress) as report:
         x = self.run(plan, x*plan.sigmas[0], label, noise, report)
-        return stage.enlarge(x, seed=seed, start=start, callback=report) if stage else x
+        return enlarger.enlarge(x, seed=seed, start=start, callback=report) if enlarger else x
 
 # %% ../nbs/11_models.ipynb #c200b76c
 def save(
@@ -491,7 +491,7 @@ def load_partner(self:Model)->Model:
 
 # %% ../nbs/11_models.ipynb #e1000004
 @patch
-def stage(self:Model)->Model:
+def enlarger(self:Model)->Model:
     "Find the model that enlarges the images of this one."
     if self.enlarges: return self
     self.partner = self.partner or self.load_partner()
@@ -562,15 +562,15 @@ def enlarge(self:Model,
     **kwargs, # as in Model.plan, of the model that enlarges
 )->torch.Tensor: # float32 (n, C, 4h, 4w) in [-1, 1], on the CPU
     "Enlarge images four times."
-    stage = self.stage()
-    stage.check_low(images)
+    enlarger = self.enlarger()
+    enlarger.check_low(images)
     check_number('low_sigma', low_sigma, .002, 2)
-    plan = stage.one_plan(plan, kwargs)
-    check(plan.guidance.weight == 1, "enlarging knows no guidance: make the plan with m.stage().plan()")
+    plan = enlarger.one_plan(plan, kwargs)
+    check(plan.guidance.weight == 1, "enlarging knows no guidance: make the plan with m.enlarger().plan()")
     n, c, h, w = images.shape
     out = torch.empty(n, c, FACTOR*h, FACTOR*w)
     with progress_bar('enlarging', n*len(plan.sigmas), callback, progress) as report:
         for i, low in enumerate(images.split(1)):
             noise = SeededNoise(seed, 1, start + i)
-            out[i] = stage.enlarge_one(low, plan, noise, low_sigma, report)[0]
+            out[i] = enlarger.enlarge_one(low, plan, noise, low_sigma, report)[0]
     return out

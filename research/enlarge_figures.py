@@ -1,13 +1,13 @@
 """Measure images enlarged to 256 px, next to bicubic and Lanczos interpolation.
 
-    python research/enlarge_figures.py --data FOLDER            metrics of the bundled stage, in half an hour
+    python research/enlarge_figures.py --data FOLDER            metrics of the bundled enlarger, in half an hour
     python research/enlarge_figures.py --data FOLDER --search   ways to sample it, compared on other images and seeds
     python research/enlarge_figures.py --data FOLDER --install  and write nbs/results/enlarge.json and the card
 
 FOLDER holds parquet files of 64 and of 256 px; of a single file, the other size is made. Enlarged are photos of the
-split `validation`, which no model has seen, shrunk to 64 px, and generated images of 64 px. The stage learns from the
-split `test` alone, so that settings can be chosen by `train`. Images and features are kept in --out:
-stopped, and started again, the script goes on where it was."""
+split `validation`, which no model has seen, shrunk to 64 px, and generated images of 64 px. The enlarger learns from
+the split `test` alone, so that settings can be chosen by `train`. Images and features are kept in --out: stopped, and
+started again, the script goes on where it was."""
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from common import JUDGE_SEED, SEARCH_SEED, held_out_classes, top, write_json
 
 SMALL, LARGE = 64, 256
 MODELS = 'attention', 'baseline'
-# settings are chosen by photos that neither the stage has seen nor anything is judged by
+# settings are chosen by photos that neither the enlarger has seen nor anything is judged by
 SEARCH_SPLIT = 'train'
 CHUNK = 60
 RESULT = top/'nbs/results/enlarge.json'
@@ -65,24 +65,24 @@ AS_IT_IS = filter_way('', lambda low: low)
 BICUBIC = filter_way('bicubic', enlarge_bicubic)
 LANCZOS = filter_way('Lanczos', enlarge_lanczos)
 
-def stage_way(
-    stage:Model,
+def enlarger_way(
+    enlarger:Model,
     settings:dict, # of Model.enlarge
 )->Way:
-    "Enlarge by a stage."
+    "Enlarge by an enlarger."
     settings = dict(settings)
     low_sigma = settings.pop('low_sigma', LOW_SIGMA)
-    plan = stage.plan(**settings)
+    plan = enlarger.plan(**settings)
     how = dict(plan=plan, low_sigma=low_sigma)
     def enlarge(low, seed, start):
-        return stage.enlarge(low, seed=seed, start=start, **how)
+        return enlarger.enlarge(low, seed=seed, start=start, **how)
     levels = ', '.join(f'{s:.3g}' for s in plan.sigmas)
     name = f'{plan.sampler} [{levels}], low_sigma {low_sigma:g}'
-    weights = [p.double().sum().item() for p in stage.net.parameters()]
+    weights = [p.double().sum().item() for p in enlarger.net.parameters()]
     key = fingerprint(weights, name, plan.options)
     return Way(name, plan.nfe, enlarge, key)
 
-# with little noise at the start, a stage takes what is missing for known to be smooth
+# with little noise at the start, an enlarger takes what is missing for known to be smooth
 LEVELS = [4, 0], [20, 0], [1, 0], [.3, 0], [4, .5, 0], [4, 1, 0], [.5, .1, 0], [4, 1, .3, 0]
 BASE = dict(sampler='ddim', sigmas=[4, 0], low_sigma=.01)
 SEARCHED = [BASE | dict(sigmas=levels) for levels in LEVELS]
@@ -338,7 +338,7 @@ JUDGED = """
 
 Each row: {n:,} images, compared with the {real:,} photos of the `validation` split, which no model has seen. Images of
 256 px are compared with photos of 256 px, those of 64 px with photos of 64 px. Extractor: {extractor}, on {device}.
-`enlarge` is this stage: {way}. The rows `photos` are the real-vs-real baseline.
+`enlarge` is this model: {way}. The rows `photos` are the real-vs-real baseline.
 
 {table}
 
@@ -356,34 +356,34 @@ The licence of the code does not cover the weights.
 """
 
 def card(
-    stage:Model,
+    enlarger:Model,
     found:dict, # the result
 )->str: # Markdown
-    "Write the model card of a stage."
+    "Write the model card of an enlarger."
     about = ' '.join(LIMITS.split())
     baseline = found['columns'][0]
     facts = {key: baseline[key] for key in ('n', 'real')}
     facts['ratios'] = ', '.join(f'{ratio:.2f} ({name})' for name, ratio in found['ratios'].items())
     facts['table'] = table(found)
-    return model_card(stage, 'enlarge', about=about) + JUDGED.format_map(found | facts)
+    return model_card(enlarger, 'enlarge', about=about) + JUDGED.format_map(found | facts)
 
 # All of it
 
 def describe(
-    stage:Model,
-    way:Way, # of this stage
+    enlarger:Model,
+    way:Way, # of this model
     ref:Reference,
 )->dict: # plain data
     "Say what was judged, by which images and where."
-    steps = stage.config.training['steps']
+    steps = enlarger.config.training['steps']
     data = dict(key=ref.train.key)
     name = f"{way.name}, {counted(way.nfe, 'evaluation')}"
-    return dict(way=name, trained_steps=steps, data=data, extractor=ref.extract.name, device=str(stage.device))
+    return dict(way=name, trained_steps=steps, data=data, extractor=ref.extract.name, device=str(enlarger.device))
 
 @call_parse
 def enlarge_figures(
     data:str=None, # folder with parquet files of 64 and 256 px, or one of them; None: $FLOWERDIFF_DATA
-    stage:str='enlarge', # as in load
+    enlarger:str='enlarge', # as in load
     out:str='runs/enlarge', # folder for what is kept
     n:int=None, # images (1020; 128 to search)
     settings:str='', # of Model.enlarge, as JSON: {...} to judge, [{...}, ...] to search among
@@ -391,19 +391,20 @@ def enlarge_figures(
     install:store_true=False, # write the result and the card
 ):
     "Measure images enlarged to 256 px."
-    m, extract = load(stage), Extractor()
+    m, extract = load(enlarger), Extractor()
     out = make_folder(Path(out))
     if search:
         known = m.config.training['data']['splits']
-        check(SEARCH_SPLIT not in known, f"{stage} has seen the photos of {SEARCH_SPLIT}: nothing can be chosen by them")
+        seen = f"{enlarger} has seen the photos of {SEARCH_SPLIT}: nothing can be chosen by them"
+        check(SEARCH_SPLIT not in known, seen)
         photos = load_images(data, LARGE, SEARCH_SPLIT)
         chosen = json.loads(settings) if settings else SEARCHED
-        ways = [stage_way(m, s) for s in chosen]
+        ways = [enlarger_way(m, s) for s in chosen]
         classes = held_out_classes(load(MODELS[0]), photos)
         return compare_ways(search_job(out, extract, photos, n or 128), ways, classes)
     refs = {size: Reference(data, extract, size) for size in (LARGE, SMALL)}
     large = refs[LARGE]
-    ours = stage_way(m, json.loads(settings or '{}'))
+    ours = enlarger_way(m, json.loads(settings or '{}'))
     found = describe(m, ours, large)
     found |= judge(judge_job(out, large, n or 1020), ours._replace(name='enlarge'), refs)
     print(table(found), found['ratios'], sep='\n\n')

@@ -22,7 +22,7 @@ def make(config):
         if p.ndim > 1 and not p.any(): torch.nn.init.normal_(p, std=.05)
     return Model(net, config, 'cpu', torch.float32)
 
-def make_stage(channels=3):
+def make_enlarger(channels=3):
     "Make a small model that enlarges."
     preset = dict(spacing=[.5, .1, 0.], clip=True)
     net = dict(widths=[8, 16, 24], n_emb=16)
@@ -35,13 +35,13 @@ def make_base(size=16, channels=3, **settings):
     return make(ModelConfig(size, 'v', 'cosine', 'baseline', channels, net, **settings))
 
 @pytest.fixture(scope='module')
-def stage(): return make_stage()
+def enlarger(): return make_enlarger()
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory, stage):
+def folder(tmp_path_factory, enlarger):
     "The folder of a model that enlarges."
-    path = tmp_path_factory.mktemp('models')/'stage'
-    save(stage.net, stage.config, path)
+    path = tmp_path_factory.mktemp('models')/'enlarger'
+    save(enlarger.net, enlarger.config, path)
     return path
 
 @pytest.fixture(scope='module')
@@ -57,84 +57,84 @@ def low_images(h, w):
 
 @pytest.mark.parametrize('h, w', [(64, 400), (416, 432), (448, 16)])
 @torch.inference_mode()
-def test_tiles_equal_the_whole(stage, h, w):
+def test_tiles_equal_the_whole(enlarger, h, w):
     "Also where tiles do not divide the image, and where it is narrower than one."
     x, low = low_images(h, w)
-    whole = stage.denoise(x, .5, **low)
-    tiles = in_tiles(stage.denoise, stage.net.reach, 64)(x, .5, **low)
+    whole = enlarger.denoise(x, .5, **low)
+    tiles = in_tiles(enlarger.denoise, enlarger.net.reach, 64)(x, .5, **low)
     assert (tiles - whole).abs().max() < 1e-3
     # the test would notice: a border that is too narrow shows
-    narrow = in_tiles(stage.denoise, 0, 64)(x, .5, **low)
+    narrow = in_tiles(enlarger.denoise, 0, 64)(x, .5, **low)
     assert (narrow - whole).abs().max() > .01
 
 @torch.inference_mode()
-def test_a_crop_equals_the_whole(stage):
+def test_a_crop_equals_the_whole(enlarger):
     "Farther from its border than the network looks, a crop has the values of the whole image."
     x, told = low_images(416, 352)
-    whole = stage.denoise(x, .5, **told)
+    whole = enlarger.denoise(x, .5, **told)
     top, right = 16, 336
     part = dict(low=told['low'][..., top:, :right], low_sigma=told['low_sigma'])
-    crop = stage.denoise(x[..., top:, :right], .5, **part)
-    reach = stage.net.reach
+    crop = enlarger.denoise(x[..., top:, :right], .5, **part)
+    reach = enlarger.net.reach
     difference = crop - whole[..., top:, :right]
     assert difference[..., reach:, :-reach].abs().max() < 1e-3
     assert difference.abs().max() > .01
 
-def test_no_call_of_the_network_is_larger_than_a_tile(stage, monkeypatch):
+def test_no_call_of_the_network_is_larger_than_a_tile(enlarger, monkeypatch):
     "Its memory is bounded, however large the image."
     low = small[:1].repeat(1, 1, 8, 7)
-    whole = stage.enlarge(low)
-    seen, denoise = [], stage.denoise
+    whole = enlarger.enlarge(low)
+    seen, denoise = [], enlarger.denoise
     def watched(x, sigma, **cond):
         seen.extend(x.shape[-2:])
         return denoise(x, sigma, **cond)
-    monkeypatch.setattr(stage, 'denoise', watched)
+    monkeypatch.setattr(enlarger, 'denoise', watched)
     monkeypatch.setattr(models, 'in_tiles', partial(in_tiles, tile=64))
-    tiles = stage.enlarge(low)
-    assert max(seen) <= 64 + 2*stage.net.reach < max(tiles.shape)
+    tiles = enlarger.enlarge(low)
+    assert max(seen) <= 64 + 2*enlarger.net.reach < max(tiles.shape)
     assert torch.allclose(tiles, whole, atol=1e-3)
 
 # the images of a seed
 
-def test_images_do_not_depend_on_the_others(stage):
+def test_images_do_not_depend_on_the_others(enlarger):
     "Three at once, and one plus two."
-    whole = stage.enlarge(small, seed=5)
-    parts = [stage.enlarge(small[:1], seed=5), stage.enlarge(small[1:], seed=5, start=1)]
+    whole = enlarger.enlarge(small, seed=5)
+    parts = [enlarger.enlarge(small[:1], seed=5), enlarger.enlarge(small[1:], seed=5, start=1)]
     assert torch.equal(torch.cat(parts), whole)
     assert whole.shape == (3, 3, 64, 64) and whole.abs().max() <= 1
-    assert not torch.allclose(stage.enlarge(small, seed=6), whole, atol=.01)
+    assert not torch.allclose(enlarger.enlarge(small, seed=6), whole, atol=.01)
     # the same image twice gets noise of its own
-    twice = stage.enlarge(small[:1].repeat(2, 1, 1, 1))
+    twice = enlarger.enlarge(small[:1].repeat(2, 1, 1, 1))
     assert not torch.allclose(*twice, atol=.01)
 
 @pytest.mark.parametrize('sampler', ('dpmpp_2m', 'ddpm', 'heun'))
-def test_start_with_every_kind_of_sampler(stage, sampler):
+def test_start_with_every_kind_of_sampler(enlarger, sampler):
     how = dict(sampler=sampler, steps=3, sigma_max=1.)
-    second = stage.enlarge(small, **how)[1:2]
-    assert torch.equal(stage.enlarge(small[1:2], start=1, **how), second)
+    second = enlarger.enlarge(small, **how)[1:2]
+    assert torch.equal(enlarger.enlarge(small[1:2], start=1, **how), second)
 
 @pytest.mark.parametrize('h, w', [(1, 1), (7, 13), (16, 5)])
-def test_any_height_and_width(stage, h, w):
+def test_any_height_and_width(enlarger, h, w):
     "What is repeated at the border is cut off again."
     low = small[:1, :, :h, :w]
-    large = stage.enlarge(low)
+    large = enlarger.enlarge(low)
     assert large.shape == (1, 3, 4*h, 4*w) and large.isfinite().all()
 
-def what_is_seen(stage, monkeypatch, low, **how):
+def what_is_seen(enlarger, monkeypatch, low, **how):
     "Enlarge an image, and return the small image and noise level that the network is told."
-    seen, denoise = [], stage.denoise
+    seen, denoise = [], enlarger.denoise
     def watched(x, sigma, low, low_sigma):
         seen.append((low, low_sigma.item()))
         return denoise(x, sigma, low=low, low_sigma=low_sigma)
-    monkeypatch.setattr(stage, 'denoise', watched)
-    stage.enlarge(low, **how)
+    monkeypatch.setattr(enlarger, 'denoise', watched)
+    enlarger.enlarge(low, **how)
     # the same in all steps
     assert all(torch.equal(low, seen[0][0]) for low, _ in seen)
     return seen[0]
 
-def test_the_border_is_repeated(stage, monkeypatch):
+def test_the_border_is_repeated(enlarger, monkeypatch):
     "What the network sees beyond the image are its last row and column."
-    low, _ = what_is_seen(stage, monkeypatch, small[:1, :, :13, :15], low_sigma=.002)
+    low, _ = what_is_seen(enlarger, monkeypatch, small[:1, :, :13, :15], low_sigma=.002)
     assert low.shape == (1, 3, 64, 64)
     below = low[..., 52:, :] - low[..., 51:52, :]
     right = low[..., 60:] - low[..., 59:60]
@@ -142,8 +142,8 @@ def test_the_border_is_repeated(stage, monkeypatch):
     assert right.abs().max() < .02
 
 @pytest.mark.parametrize('low_sigma', (.002, .05, 1.))
-def test_the_network_is_told_the_noise_of_the_small_image(stage, monkeypatch, low_sigma):
-    low, told = what_is_seen(stage, monkeypatch, small[:1], low_sigma=low_sigma)
+def test_the_network_is_told_the_noise_of_the_small_image(enlarger, monkeypatch, low_sigma):
+    low, told = what_is_seen(enlarger, monkeypatch, small[:1], low_sigma=low_sigma)
     noise = low - enlarge_bicubic(small[:1])
     assert told == pytest.approx(low_sigma)
     assert noise.std().item() == pytest.approx(low_sigma, rel=.05)
@@ -185,18 +185,18 @@ def test_partner_is_loaded_once(folder, monkeypatch):
         return load(*args)
     monkeypatch.setattr(models, 'load', watched)
     m = make_base(enlarger=str(folder))
-    assert m.stage() is m.stage() and m.stage().stage() is m.stage()
+    assert m.enlarger() is m.enlarger() and m.enlarger().enlarger() is m.enlarger()
     assert calls == [(str(folder), 'cpu', torch.float32)]
 
 def test_without_a_partner_the_bundled_one(capsys):
     "And it is said once."
     m = make_base(64)
-    for _ in range(2): stage = m.stage()
-    assert stage.enlarges and stage.shape == (3, 256, 256)
+    for _ in range(2): enlarger = m.enlarger()
+    assert enlarger.enlarges and enlarger.shape == (3, 256, 256)
     assert capsys.readouterr().err == 'this model names no enlarger: using the bundled one\n'
 
 def test_bundled_models_name_their_partner(capsys):
-    assert {load(name, 'cpu').stage().config.model for name in bundled()} == {'enlarge'}
+    assert {load(name, 'cpu').enlarger().config.model for name in bundled()} == {'enlarge'}
     assert not capsys.readouterr().err
 
 def test_partner_is_no_model_to_draw_with():
@@ -257,18 +257,18 @@ REFUSED = [
 ]
 
 @pytest.mark.parametrize('call, message', REFUSED, ids=[message for _, message in REFUSED])
-def test_refused(stage, base, call, message): check_refused(lambda: call(stage, base), message)
+def test_refused(enlarger, base, call, message): check_refused(lambda: call(enlarger, base), message)
 
 def test_largest_image():
     "What is just small enough is not refused."
     check_pixels(4*side, 4*side)
 
-def test_a_plan_with_guidance(stage):
+def test_a_plan_with_guidance(enlarger):
     "A plan of the model that draws is not one of its partner."
-    plan = make_stage().plan()
-    check_refused(lambda: stage.enlarge(small, plan=replace(plan, guidance=Guidance(2.))), 'm.stage().plan()')
+    plan = make_enlarger().plan()
+    check_refused(lambda: enlarger.enlarge(small, plan=replace(plan, guidance=Guidance(2.))), 'm.enlarger().plan()')
 
 def test_low_of_another_size():
-    stage = DetailDenoiser(EnlargeUNet((16, 24), n_emb=32), 'edm', .1)
+    enlarger = DetailDenoiser(EnlargeUNet((16, 24), n_emb=32), 'edm', .1)
     x, low = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 16, 16)
-    check_refused(lambda: stage(x, 1., low=low, low_sigma=torch.ones(1)), 'low has shape (1, 3, 16, 16) and x (1, 3, 64, 64)')
+    check_refused(lambda: enlarger(x, 1., low=low, low_sigma=torch.ones(1)), 'low has shape (1, 3, 16, 16) and x (1, 3, 64, 64)')

@@ -175,8 +175,8 @@ def test_filters_come_near_to_what_was_shrunk(tmp_path):
         found = e.measure(job, 'photos', low, way, pairs=True)
         assert found['psnr'].mean() > grey.mean() + 5
 
-def small_stage():
-    "An untrained stage."
+def small_enlarger():
+    "An untrained enlarger."
     from flowerdiff.config import ModelConfig, build
     from flowerdiff.models import Model
     net = dict(widths=[8, 16])
@@ -186,15 +186,15 @@ def small_stage():
 
 def test_settings_that_differ_are_kept_apart():
     import enlarge_figures as e
-    stage = small_stage()
+    enlarger = small_enlarger()
     base = dict(sigmas=[.1, 0])
     other = [dict(sigmas=[.2, 0]), dict(low_sigma=.02), dict(sampler='ddim')]
-    ways = [e.stage_way(stage, base | more) for more in [{}, *other]]
+    ways = [e.enlarger_way(enlarger, base | more) for more in [{}, *other]]
     keys = [way.key for way in ways]
     assert len({*keys}) == 4 and {way.nfe for way in ways} == {1}
-    assert e.stage_way(stage, base).key == keys[0]
-    stage.net.out.bias += 1
-    assert e.stage_way(stage, base).key != keys[0]
+    assert e.enlarger_way(enlarger, base).key == keys[0]
+    enlarger.net.out.bias += 1
+    assert e.enlarger_way(enlarger, base).key != keys[0]
 
 def photo_reference(e, job, photos):
     "Photos to compare with, of which every second one is a rose."
@@ -215,15 +215,15 @@ def test_stage_is_judged_and_has_a_card(tmp_path, monkeypatch):
     baseline = dict(n=8, real=8, figures=dict(fd=dict(mean=1., interval=.5)))
     monkeypatch.setattr(e, 'load', lambda name: m)
     monkeypatch.setattr(e, 'real_baseline', lambda *args, **kwargs: baseline)
-    stage = small_stage()
-    ours = e.stage_way(stage, dict(sigmas=[.1, 0]))
+    enlarger = small_enlarger()
+    ours = e.enlarger_way(enlarger, dict(sigmas=[.1, 0]))
     found = e.judge(job, ours._replace(name='enlarge'), refs)
     rows = {(c['name'], c['size']): c for c in found['columns']}
     assert rows['attention, enlarge', 256]['nfe'] == 11
     small, large = (rows[key]['figures']['fd']['mean'] for key in (('attention', 64), ('attention, enlarge', 256)))
     assert found['ratios']['attention'] == large/small
     assert {'fd', 'kid', 'psnr', 'distance', 'accuracy'} <= rows['photos, enlarge', 256]['figures'].keys()
-    text = e.card(stage, found | dict(way='one way', extractor='pixels', device='cpu'))
+    text = e.card(enlarger, found | dict(way='one way', extractor='pixels', device='cpu'))
     for part in ("load('enlarge').enlarge(", '1.00 ± 0.50', '| attention, enlarge | 256 | 11 |', '## Licence', '"steps": 7'):
         assert part in text
 
