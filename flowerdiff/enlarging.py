@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTOR', 'MARGIN', 'CROP', 'LOW_MEAN', 'LOW_STD', 'resize', 'shrink', 'enlarge_bicubic', 'ChannelNorm', 'LocalBlock',
-           'local_blocks', 'EnlargeUNet', 'measure_detail', 'DetailDenoiser', 'change_sharpness', 'crop_corners',
+           'LocalBlocks', 'EnlargeUNet', 'measure_detail', 'DetailDenoiser', 'change_sharpness', 'crop_corners',
            'random_crops', 'Window', 'windows', 'in_tiles']
 
 # %% ../nbs/09_enlarging.ipynb #7a157e6b
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
+from torchvision.transforms.v2.functional import center_crop, crop
 from .core import check
 from .images import to_float
 from .schedule import add_noise, as_column
@@ -29,26 +30,24 @@ FACTOR = 4
 
 def resize(
     x:torch.Tensor, # (N, C, H, W)
-    height:int, # in pixels
-    width:int, # in pixels
-)->torch.Tensor: # (N, C, height, width)
+    factor:float, # times height and width
+)->torch.Tensor: # float (N, C, factor*H, factor*W)
     "Resize images by antialiased bicubic interpolation."
-    return F.interpolate(x.float(), (height, width), mode='bicubic', antialias=True)
+    size = [int(factor*n) for n in x.shape[-2:]]
+    return F.interpolate(x.float(), size, mode='bicubic', antialias=True)
 
 # %% ../nbs/09_enlarging.ipynb #e92979a7
 def shrink(
     x:torch.Tensor, # (N, C, H, W)
-)->torch.Tensor: # (N, C, H/4, W/4)
+)->torch.Tensor: # float (N, C, H/4, W/4)
     "Shrink images to a quarter of their height and width."
-    h, w = x.shape[-2:]
-    return resize(x, h//FACTOR, w//FACTOR)
+    return resize(x, 1/FACTOR)
 
 def enlarge_bicubic(
     low:torch.Tensor, # (N, C, h, w)
-)->torch.Tensor: # (N, C, 4h, 4w)
+)->torch.Tensor: # float (N, C, 4h, 4w)
     "Enlarge images four times, without new detail."
-    h, w = low.shape[-2:]
-    return resize(low, FACTOR*h, FACTOR*w)
+    return resize(low, FACTOR)
 
 # %% ../nbs/09_enlarging.ipynb #78dfd684
 class ChannelNorm(nn.LayerNorm):
@@ -73,15 +72,24 @@ class LocalBlock(ResBlock):
         self.norm2 = ChannelNorm(nf)
 
 # %% ../nbs/09_enlarging.ipynb #570e6019
-def local_blocks(
-    ni:int, # channels in
-    nf:int, # channels out
-    n_emb:int, # length of the embedding
-    n:int, # how many, 1 or more
-)->nn.ModuleList:
-    "Make blocks to be applied one after the other."
-    more = [LocalBlock(nf, nf, n_emb) for _ in range(n - 1)]
-    return nn.ModuleList([LocalBlock(ni, nf, n_emb), *more])
+class LocalBlocks(nn.ModuleList):
+    "Residual blocks, applied one after the other."
+    def __init__(self,
+        ni:int, # channels in
+        nf:int, # channels out
+        n_emb:int, # length of the embedding
+        n:int, # how many, 1 or more
+    ):
+        super().__init__([LocalBlock(ni, nf, n_emb)])
+        for _ in range(n - 1): self.append(LocalBlock(nf, nf, n_emb))
+
+    def forward(self,
+        x:torch.Tensor, # (N, ni, H, W)
+        emb:torch.Tensor, # (N, n_emb)
+    )->torch.Tensor: # (N, nf, H, W)
+        "Apply the blocks."
+        for block in self: x = block(x, emb)
+        return x
 
 # %% ../nbs/09_enlarging.ipynb #382810fe
 class EnlargeUNet(UNet):
@@ -103,14 +111,14 @@ class EnlargeUNet(UNet):
         # parameters keep this order, by which checkpoints of the optimizer know them
         self.enc = nn.ModuleList()
         self.down = nn.ModuleList()
-        self.mid = local_blocks(last, last, n_emb, mid)
+        self.mid = LocalBlocks(last, last, n_emb, mid)
         self.up = nn.ModuleList()
         self.dec = nn.ModuleList()
         for a, b in pairwise(widths):
-            self.enc.append(local_blocks(a, a, n_emb, depth))
+            self.enc.append(LocalBlocks(a, a, n_emb, depth))
             self.down.append(conv3x3(a, b, stride=2))
             self.up.append(nn.Conv2d(b, a, 1))
-            self.dec.append(local_blocks(2*a, a, n_emb, depth))
+            self.dec.append(LocalBlocks(2*a, a, n_emb, depth))
         self.norm = ChannelNorm(first)
         self.out = zero_init(conv3x3(first, in_patch))
 
@@ -126,21 +134,18 @@ def forward(self:EnlargeUNet,
     self.check_size(x)
     c_low = low_sigma.log()/4
     emb = F.silu(self.embed(c_noise) + self.embed_low(c_low))
-    def apply(blocks, x):
-        for block in blocks: x = block(x, emb)
-        return x
     x = torch.cat([x, low.to(x.dtype)], 1)
     x = self.inp(F.pixel_unshuffle(x, self.fold))
     skips = []
     for blocks, down in zip(self.enc, self.down):
-        x = apply(blocks, x)
+        x = blocks(x, emb)
         skips.append(x)
         x = down(x)
-    x = apply(self.mid, x)
+    x = self.mid(x, emb)
     way_up = zip(self.dec, self.up, skips)
     for blocks, up, skip in reversed(list(way_up)):
         x = F.interpolate(up(x), scale_factor=2.)
-        x = apply(blocks, torch.cat([x, skip], 1))
+        x = blocks(torch.cat([x, skip], 1), emb)
     x = self.out(F.silu(self.norm(x)))
     return F.pixel_shuffle(x, self.fold)
 
@@ -222,13 +227,11 @@ def random_crops(
     check(min(h, w) >= wide, f"images of {h} x {w}: load them at {wide} px or more")
     tops = crop_corners(h, wide, u[0])
     lefts = crop_corners(w, wide, u[1])
-    crops = [x[:, t:t + wide, l:l + wide] for x, t, l in zip(images, tops, lefts)]
+    crops = [crop(x, top, left, wide, wide) for x, top, left in zip(images, tops, lefts)]
     crops = torch.stack(crops)
     small = change_sharpness(crops, 2*u[2] - 1)
     low = enlarge_bicubic(small)
-    inner = slice(MARGIN, -MARGIN)
-    crops = crops[..., inner, inner]
-    return crops, low[..., inner, inner]
+    return center_crop(crops, size), center_crop(low, size)
 
 # %% ../nbs/09_enlarging.ipynb #58d5afae
 CROP = 64
@@ -244,7 +247,8 @@ def prepare(self:EnlargeUNet,
     u = torch.rand(3, n)[:, mine]
     crops, low = random_crops(images, CROP, u)
     z = torch.randn(n)[mine]
-    sigma = (LOW_MEAN + LOW_STD*z).exp().clamp(.002, 2.).to(low.device)
+    sigma = (LOW_MEAN + LOW_STD*z).exp().clamp(.002, 2.)
+    sigma = sigma.to(low.device)
     shape = n, *low.shape[1:]
     eps = torch.randn(shape, device=low.device)[mine]
     low = add_noise(low/127.5 - 1, sigma, eps)

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
-from .core import (STAGE, FlowerDiffError, atomic_write, check, check_choice, check_int, check_known, check_number,
+from .core import (ENLARGER, FlowerDiffError, atomic_write, check, check_choice, check_int, check_known, check_number,
                              counted, find_model, first_line, make_folder, pick_device, preview, user_path, warn, write_text)
 from .schedule import SPACINGS, add_noise, check_sigmas
 from .denoiser import Denoiser
@@ -78,7 +78,7 @@ def __repr__(self:Model):
 @patch(as_prop=True)
 def enlarges(self:Model)->bool:
     "Does this model enlarge images, and draw none?"
-    return self.config.model == STAGE
+    return self.config.model == ENLARGER
 
 # %% ../nbs/11_models.ipynb #41e40659
 def visited_sigmas(
@@ -253,9 +253,9 @@ def plan(self:Model,
     g = self.plan_guidance(p, guidance, interval, rescale, guide)
     if guide is not None: self.check_guide(guide, g.rescale)
     levels = self.plan_sigmas(sampler, p, steps, spacing, sigmas, sigma_max)
-    if interval is not None and not any(g.active(s) for s in levels[:-1]):
-        steps = ', '.join(f'{s:.3g}' for s in levels[:-1])
-        raise FlowerDiffError(f"no step falls into the interval {g.interval}: the noise levels are {steps}")
+    guided = interval is None or any(map(g.active, levels[:-1]))
+    steps = ', '.join(f'{s:.3g}' for s in levels[:-1])
+    check(guided, f"no step falls into the interval {g.interval}: the noise levels are {steps}")
     return SamplePlan(sampler, levels, g, options, p.clip, guide, wrap)
 
 # %% ../nbs/11_models.ipynb #1b2e2764
@@ -484,7 +484,7 @@ def load_partner(self:Model)->Model:
         check(self.shape == (3, 64, 64), f"this model makes images of shape {self.shape} and names no enlarger, and "
                                          "the bundled one is for (3, 64, 64): name one in its config.json")
         warn("this model names no enlarger: using the bundled one")
-    partner = load(name or STAGE, str(self.device), self.dtype)
+    partner = load(name or ENLARGER, str(self.device), self.dtype)
     fits = partner.enlarges and partner.config.channels == self.config.channels
     check(fits, f"the enlarger '{name}' is {partner}: name one of {self.config.channels} channels that enlarges")
     return partner

@@ -22,7 +22,7 @@ from accelerate.utils import gather_object
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 from . import __version__
-from .core import (STAGE, FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
+from .core import (ENLARGER, FlowerDiffError, atomic_write, check, check_choice, check_known, check_writable, make_folder,
                              out_of_memory, pick_device, preview, retry_held, user_path, warn, write_text)
 from .images import FORM, make_grid_image, to_float
 from .baseline_unet import Compiled
@@ -310,7 +310,7 @@ def ema_model(self:Run)->Model:
 def show(self:Run):
     "Write a preview."
     model = self.ema_model()
-    if self.config.model == STAGE:
+    if self.config.model == ENLARGER:
         x0 = to_float(self.data.images[:8])
         # the filter rings at sharp edges
         low = shrink(x0).clamp(-1, 1)
@@ -498,8 +498,9 @@ def resolve_run(
     old = states.read(with_state=False)[0] if resume else None
     if old:
         if minutes is None and epochs is None: budget = Budget(**old['budget'])
-        # a run of before lacks what came later
-        begun = Settings(**old['settings'] | dict(accumulate=1))
+        # the first previews noted it, always as 1
+        old['settings'].pop('accumulate', None)
+        begun = Settings(**old['settings'])
         check_same(out, vars(begun), settings)
         return folder, old, begun, budget
     taken = states.files() or (folder/'model.safetensors').exists()

@@ -15,7 +15,7 @@ from importlib.resources import files
 
 # %% ../nbs/15_settings.ipynb #3bb8b93f
 from fastcore.basics import patch
-from .core import STAGE, check, check_choice, check_int, check_known, check_number, machine_int, user_path
+from .core import ENLARGER, check, check_choice, check_int, check_known, check_number, machine_int, user_path
 from .schedule import schedule_sigmas
 from .denoiser import check_combination, measure_sigma_data
 from .training import N_AUGMENT
@@ -33,11 +33,8 @@ DEFAULTS = dict(
 EMPTY = dict(tracks=[], noise_options={}, augment=0., net={}, preset={})
 
 # %% ../nbs/15_settings.ipynb #29b77dab
-@dataclass(kw_only=True)
 class FromDefaults:
     "A value whose fields that are None come from DEFAULTS, and that checks itself."
-    accumulate: int = 1 # no longer used, and always 1
-
     def __post_init__(self):
         check_choice('model', self.model, DEFAULTS)
         for name, value in (EMPTY | DEFAULTS[self.model]).items():
@@ -115,8 +112,6 @@ def check_types(self:Settings):
 @patch
 def check_together(self:Settings):
     "Check that the settings go together."
-    check(self.accumulate == 1,
-          f"accumulate is {self.accumulate}: a batch is worked through at once, so use a smaller batch_size")
     told = self.model == 'attention' or not self.augment
     check(told, f"augment is {self.augment}, but the {self.model} model cannot be told how its images "
                 "were changed, and would learn to make such images: use 0")
@@ -164,7 +159,7 @@ def check_watch(
     "Check what is to be watched."
     if not watch: return
     check_choice('watch', watch, WATCHES or ["'fd', after import flowerdiff.evaluation"])
-    check(model != STAGE, f"watch is {watch}, but the {model} model makes no images by itself: leave it out")
+    check(model != ENLARGER, f"watch is {watch}, but the {model} model makes no images by itself: leave it out")
 
 # %% ../nbs/15_settings.ipynb #7e4fddf2
 def count_classes(

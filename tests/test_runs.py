@@ -83,7 +83,7 @@ WRONG = [
     (dict(prediction='v', zero_snr=True, weight='min_snr'), "loss weight 'min_snr' cannot"),
     (dict(prediction='v', zero_snr=True, weight='soft_min_snr'), "'soft_min_snr' cannot"),
     (dict(zero_snr=True, weight='edm'), 'eps'),
-    (dict(accumulate=3), 'accumulate is 3: a batch is worked through at once, so use a smaller batch_size'),
+    (dict(accumulate=3), "a run has no 'accumulate'"),
     (dict(dropout=.1), "a run has no 'dropout'"),
     (dict(minutes=0), 'minutes is 0'),
     (dict(epochs=math.inf), 'epochs is inf'),
@@ -158,6 +158,7 @@ def test_a_run_of_before_goes_on(data, tmp_path):
     del tensors['marks']
     with safe_open(file, 'pt') as f: meta = json.loads(f.metadata()['run'])
     del meta['settings']['flip'], meta['how']
+    meta['settings']['accumulate'] = 1
     meta['checksum'] = checksum(tensors)
     save_file(tensors, file, dict(run=json.dumps(meta)))
     for kw in (dict(), dict(flip=True)): go(data, tmp_path/'old', epochs=2, resume=True, **kw)
