@@ -21,12 +21,12 @@ def save_models(root):
     "Save a small model that draws, one that enlarges, and one that names it as its enlarger."
     how = dict(classes=['rose', 'iris', 'oxeye daisy'], net=dict(n_classes=3, widths=[16, 32]))
     config = ModelConfig(16, 'v', 'cosine', 'baseline', **how)
-    chained = ModelConfig(16, 'v', 'cosine', 'baseline', enlarger='stage', **how)
+    chained = ModelConfig(16, 'v', 'cosine', 'baseline', enlarger='enlarger', **how)
     preset = dict(spacing=[.5, .1, 0.], clip=True)
     net = dict(widths=[8, 16, 24], n_emb=16)
-    stage = ModelConfig(64, 'edm', 'cosine', 'enlarge', net=net, preset=preset, sigma_data=.1)
+    enlarger = ModelConfig(64, 'edm', 'cosine', 'enlarge', net=net, preset=preset, sigma_data=.1)
     unnamed = ModelConfig(16, 'v', 'cosine', 'baseline', net=dict(widths=[16, 32]))
-    for name, config in dict(tiny=config, chained=chained, stage=stage, unnamed=unnamed).items():
+    for name, config in dict(tiny=config, chained=chained, enlarger=enlarger, unnamed=unnamed).items():
         torch.manual_seed(0)
         network = build(config)
         torch.nn.init.normal_(network.out.weight, std=.05)
@@ -102,7 +102,7 @@ WRONG = [
     ('sample --size 64', 'names no enlarger'),
     ('sample --size 8000', 'cannot make images of 8000 x 8000'),
     ('sample --size 64 --model chained --trajectory 3', '--trajectory shows images as they are drawn'),
-    ('sample --model stage', 'this model enlarges, and draws nothing'),
+    ('sample --model enlarger', 'this model enlarges, and draws nothing'),
     ('sample --from nowhere.png', 'nowhere.png cannot be read as an image: there is no such file'),
     ('sample --from tiny', 'tiny cannot be read as an image'),
     ('sample --from file', 'file cannot be read as an image'),
@@ -114,7 +114,7 @@ WRONG = [
     ('sample --from photo.png --size 24', 'size is 24: variations are as large as the images, or four times as large'),
     ('sample --from photo.png --size 64', 'names no enlarger'),
     ('sample --from photo.png --classes rise', 'did you mean rose'),
-    ('sample --from photo.png --model stage', 'this model enlarges, and draws nothing'),
+    ('sample --from photo.png --model enlarger', 'this model enlarges, and draws nothing'),
     ('enlarge nowhere.png', 'nowhere.png cannot be read as an image'),
     ('enlarge file', 'file cannot be read as an image'),
     ('enlarge .', '. cannot be read as an image'),
@@ -219,7 +219,7 @@ def test_refusals_are_light(root):
     subprocess.run([sys.executable, '-c', code, *EARLY], check=True)
 
 def test_both_spellings(root):
-    for option in ('--low-sigma', '--low_sigma'): call(f'enlarge photo.png --model stage {option} .3 --out x{option}.png')
+    for option in ('--low-sigma', '--low_sigma'): call(f'enlarge photo.png --model enlarger {option} .3 --out x{option}.png')
     assert (root/'x--low-sigma.png').read_bytes() == (root/'x--low_sigma.png').read_bytes()
     assert options.spell_option('--no-flip', ['flip']) == options.spell_option('--no_flip', ['flip']) == '--no-flip'
     assert options.spell_option('--out=a-b.png', ['out']) == '--out=a-b.png'
@@ -324,11 +324,11 @@ def test_help_calls_it_from(monkeypatch, capsys):
 def test_enlarge(root, capsys):
     "The image of the library, next to the original, which stays as it is."
     before = (root/'photo.png').read_bytes()
-    call('enlarge photo.png --model stage --seed 2')
+    call('enlarge photo.png --model enlarger --seed 2')
     said = capsys.readouterr()
     assert said.out.startswith('photo.png: 22 x 15 px to 88 x 60 px in') and not said.err
     images = to_float(read_image('photo.png'))[None]
-    wanted = make_grid_image(load('stage').enlarge(images, seed=2))
+    wanted = make_grid_image(load('enlarger').enlarge(images, seed=2))
     assert np.array_equal(Image.open('photo-4x.png'), wanted)
     assert (root/'photo.png').read_bytes() == before
     # a model that names an enlarger will do
@@ -338,7 +338,7 @@ def test_enlarge(root, capsys):
 @pytest.mark.parametrize('mode', ('L', 'RGBA', 'P', '1'))
 def test_enlarge_kinds_of_images(root, mode):
     Image.open('photo.png').convert(mode).save('kind.png')
-    call('enlarge kind.png --model stage --out kind.jpg')
+    call('enlarge kind.png --model enlarger --out kind.jpg')
     assert Image.open('kind.jpg').size == (88, 60)
 
 def test_enlarge_turns_upright(root):
@@ -346,7 +346,7 @@ def test_enlarge_turns_upright(root):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open('photo.png').save('turned.jpg', exif=exif)
-    call('enlarge turned.jpg --model stage')
+    call('enlarge turned.jpg --model enlarger')
     assert Image.open('turned-4x.png').size == (60, 88)
 
 def test_enlarge_by_the_bundled_model(root):

@@ -350,10 +350,10 @@ def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp('tiny')
     c = ModelConfig(64, 'v', 'cosine', 'enlarge', net=dict(widths=[8, 16], mid=1), preset=dict(steps=2, sigma_max=1.))
     torch.manual_seed(0)
-    stage = build(c)
-    for p in stage.parameters(): torch.nn.init.normal_(p, std=.05)
-    save(stage, c, root/'stage')
-    return save_untrained(root/'small', enlarger=str(root/'stage'))
+    enlarger = build(c)
+    for p in enlarger.parameters(): torch.nn.init.normal_(p, std=.05)
+    save(enlarger, c, root/'enlarger')
+    return save_untrained(root/'small', enlarger=str(root/'enlarger'))
 
 # evaluations of its two networks for an image
 SMALL, LARGE = 6, 2

@@ -204,7 +204,7 @@ def photo_reference(e, job, photos):
     def probe(features): return classes[:len(features)]
     return SimpleNamespace(held_out=held, unseen=job.extract(photos), held_classes=classes, probe=probe)
 
-def test_stage_is_judged_and_has_a_card(tmp_path, monkeypatch):
+def test_enlarger_is_judged_and_has_a_card(tmp_path, monkeypatch):
     "The whole way with few images: real ones, enlarged photos, enlarged generated images, and the card."
     e, job = enlarge_job(tmp_path)
     low = e.shrink_photos(job.photos)

@@ -263,30 +263,30 @@ def test_resumes_with_as_many_threads(data, tmp_path):
             assert torch.get_num_threads() == 2
     finally: torch.set_num_threads(usual)
 
-STAGE = dict(model='enlarge', batch_size=4, net=dict(widths=(16, 24), n_emb=32), device='cpu')
+ENLARGER = dict(model='enlarge', batch_size=4, net=dict(widths=(16, 24), n_emb=32), device='cpu')
 
 @pytest.fixture(scope='module')
 def large(): return load_images('drawn:8', 112, verbose=False)
 
-def test_stage_learns_no_classes(large):
+def test_enlarger_learns_no_classes(large):
     config = make_config(Settings('enlarge', 112, 8), large)
     assert not config.classes and 'n_classes' not in config.net
     assert config.sigma_data == measure_detail(large.images) < .3
 
-def test_stage_resumes_exactly(large, tmp_path):
-    train(large, tmp_path/'whole', epochs=4, **STAGE)
-    for epochs in (2, 4): train(large, tmp_path/'parts', epochs=epochs, resume=True, **STAGE)
+def test_enlarger_resumes_exactly(large, tmp_path):
+    train(large, tmp_path/'whole', epochs=4, **ENLARGER)
+    for epochs in (2, 4): train(large, tmp_path/'parts', epochs=epochs, resume=True, **ENLARGER)
     assert weights(tmp_path/'whole') == weights(tmp_path/'parts')
 
-def test_stage_previews_images_of_any_contrast(large, tmp_path):
+def test_enlarger_previews_images_of_any_contrast(large, tmp_path):
     "A filter that shrinks hard edges gives values beyond black and white."
     squares = torch.arange(112)//14 % 2
     images = 255*squares.byte().expand_as(large.images)
-    train(replace(large, images=images), tmp_path, epochs=1, **STAGE)
+    train(replace(large, images=images), tmp_path, epochs=1, **ENLARGER)
     assert [*tmp_path.glob('previews/*.png')]
 
-def test_stage_needs_images_larger_than_crops(data, tmp_path):
-    refuses(lambda: train(data, tmp_path, epochs=1, **STAGE), 'images of 16 x 16: load them at 96 px or more')
+def test_enlarger_needs_images_larger_than_crops(data, tmp_path):
+    refuses(lambda: train(data, tmp_path, epochs=1, **ENLARGER), 'images of 16 x 16: load them at 96 px or more')
 
 def test_no_classes_no_guidance(data):
     unlabelled = replace(data, labels=None, class_names=[])
