@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from .core import ENLARGER, check, check_choice, check_int, check_known, check_number, machine_int, user_path
 from .schedule import schedule_sigmas
 from .denoiser import check_combination, measure_sigma_data
-from .training import N_AUGMENT
+from .training import N_AUGMENT, OPTIMIZERS
 from .enlarging import measure_detail
 from .images import size_pair
 from .config import ModelConfig, check_kinds, make_preset
@@ -33,8 +33,11 @@ DEFAULTS = dict(
 EMPTY = dict(tracks=[], noise_options={}, augment=0., net={}, preset={})
 
 # %% ../nbs/15_settings.ipynb #29b77dab
+@dataclass
 class FromDefaults:
     "A value whose fields that are None come from DEFAULTS, and that checks itself."
+    model: str # a key of DEFAULTS
+
     def __post_init__(self):
         check_choice('model', self.model, DEFAULTS)
         for name, value in (EMPTY | DEFAULTS[self.model]).items():
@@ -47,7 +50,6 @@ class FromDefaults:
 @dataclass
 class Settings(FromDefaults):
     "What decides the result of a run, besides the images; what is None comes from DEFAULTS."
-    model: str # a key of DEFAULTS
     size: int # height and width of the images in pixels: a number, or a pair
     batch_size: int # images in a step, over all processes
     lr: float = None # learning rate after warm-up, 0 to 1
@@ -55,6 +57,7 @@ class Settings(FromDefaults):
     tail: float = 0. # fraction of the budget at its end over which the learning rate falls to 0
     ema: float = .9995 # largest decay of the average, 0 to 1
     tracks: list = None # lengths of power-function averages to keep snapshots of, such as [.05, .1]; None: none
+    optimizer: str = 'adamw' # a key of OPTIMIZERS
     prediction: str = None # a key of SCALINGS
     schedule: str = None # a key of SCHEDULES
     shift: float = 1. # factor on the schedule's sigmas; size/64 for large images
@@ -118,6 +121,7 @@ def check_together(self:Settings):
     check_combination(self.prediction, self.weight, self.noise, self.zero_snr,
                       self.shift, self.noise_options)
     schedule_sigmas(self.schedule)
+    check_choice('optimizer', self.optimizer, OPTIMIZERS)
     make_preset(self.preset)
 
 # %% ../nbs/15_settings.ipynb #3d80800f

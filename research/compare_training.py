@@ -20,54 +20,6 @@ RESULT = top/'nbs/results/training.json'
 SETTINGS = dict(batch_size=64, lr=8e-4, warmup=100, ema=.995, weight='plain', noise='log_normal')
 NOISE = dict(mean=-.7, std=1.3)
 
-# Muon
-
-def orthogonalised(
-    g:torch.Tensor, # (A, B)
-    steps:int=5, # of the iteration
-)->torch.Tensor: # (A, B), its singular values near 1
-    "Bring all singular values near 1, by Newton and Schulz (Jordan et al. 2024)."
-    a, b, c = 3.4445, -4.775, 2.0315
-    turned = g.shape[0] > g.shape[1]
-    x = g.T if turned else g
-    x = x/(x.norm() + 1e-7)
-    for _ in range(steps):
-        square = x @ x.T
-        x = a*x + (b*square + c*square @ square) @ x
-    return x.T if turned else x
-
-class Muon(torch.optim.AdamW):
-    "Muon for the kernels of inner 3x3 convolutions, AdamW for the rest."
-    def __init__(self,
-        params, # of a network
-        lr:float, # learning rate of both
-        momentum:float=.95, # of Muon
-    ):
-        def is_inner(p): return p.shape[2:] == (3, 3) and min(p.shape[:2]) >= 8
-        params = list(params)
-        self.kernels = list(filter(is_inner, params))
-        self.momentum, self.averages = momentum, [torch.zeros_like(p) for p in self.kernels]
-        rest = [p for p in params if not is_inner(p)]
-        super().__init__(rest, lr, betas=(.9, .99), weight_decay=0., fused=True)
-
-    @torch.no_grad()
-    def step(self):
-        "Update all weights."
-        super().step()
-        lr = self.param_groups[0]['lr']
-        for p, average in zip(self.kernels, self.averages):
-            average.lerp_(p.grad, 1 - self.momentum)
-            direction = p.grad.lerp(average, self.momentum)
-            change = orthogonalised(direction.flatten(1))
-            # steps as large as those of AdamW (Liu et al. 2025, eq. 4)
-            scale = .2*max(change.shape)**.5
-            p.sub_(lr*scale*change.view_as(p))
-
-    def zero_grad(self):
-        "Forget the gradients."
-        super().zero_grad()
-        for p in self.kernels: p.grad = None
-
 # Patches
 
 def places(
@@ -107,21 +59,20 @@ class PatchUNet(BaselineUNet):
 WAYS = {
     'AdamW': dict(),
     'AdamW, another seed': dict(seed=1),
-    'Muon': dict(optimizer=Muon),
+    'Muon': dict(optimizer='muon'),
     'patches': dict(net=PatchUNet)}
 
 def make_trainer(
     images, # ImageDataset
     net=BaselineUNet, # class of the network
-    optimizer=None, # None: AdamW
     seed:int=0,
+    **settings, # of Trainer
 )->Trainer:
     "Make what trains in one of the ways."
     torch.manual_seed(seed)
     own = net(n_classes=len(images.class_names))
-    t = Trainer(own, images, schedule_sigmas('cosine'), device='cpu', seed=seed, noise_options=NOISE, **SETTINGS)
-    if optimizer: t.opt = optimizer(own.parameters(), t.lr)
-    return t
+    how = SETTINGS | settings
+    return Trainer(own, images, schedule_sigmas('cosine'), device='cpu', seed=seed, noise_options=NOISE, **how)
 
 @torch.no_grad()
 def held_out_loss(

@@ -251,26 +251,6 @@ def test_stages_cost_as_much_as_one_size():
     first = dict(minutes=3., points=[[.5, 9.], [1., 8.]])
     assert s.curve([first, dict(minutes=4., points=[[.5, 2.], [1., 1.]])]) == [[5., 2.], [7., 1.]]
 
-def test_muon_moves_kernels_in_all_directions_alike():
-    import compare_training as c
-    torch.manual_seed(0)
-    x = torch.randn(40, 12)@torch.randn(12, 90)
-    values = torch.linalg.svdvals(c.orthogonalised(x.double()))
-    assert .6 < values[11] <= values[0] < 1.3 and values[12] < .01
-    assert torch.equal(c.orthogonalised(x.T), c.orthogonalised(x).T)
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 8, 3))
-    opt = c.Muon(net.parameters(), .1)
-    assert [p.shape for p in opt.kernels] == [(8, 16, 3, 3)]
-    before = [p.detach().clone() for p in net.parameters()]
-    net(torch.randn(1, 3, 8, 8)).square().sum().backward()
-    opt.step()
-    moved = [p.detach() - old for p, old in zip(net.parameters(), before)]
-    # as large as the steps of AdamW: .2 of the rate
-    assert moved[2].square().mean().sqrt() == pytest.approx(.02, rel=.2)
-    assert moved[0].abs().max() == pytest.approx(.1, rel=.01)
-    opt.zero_grad()
-    assert all(p.grad is None for p in net.parameters())
-
 def test_patches_know_where_they_are():
     "The pixels of an image that says where it is are those of its places; without places an image is whole."
     import compare_training as c

@@ -8,8 +8,9 @@ from flowerdiff.core import FlowerDiffError
 from flowerdiff.images import DRAWN_NAMES, draw_flowers, to_float
 from flowerdiff.schedule import SCHEDULES, schedule_sigmas
 from flowerdiff.denoiser import SCALINGS, SIGMA_DISTRIBUTIONS, WEIGHTS
-from flowerdiff.training import (N_AUGMENT, LossMeter, Trainer, apply_affine, ema_update, epoch_order, fit_profile,
-                                 lr_factor, posthoc_weights, power_gamma, random_affine, seed_step)
+from flowerdiff.training import (N_AUGMENT, OPTIMIZERS, LossMeter, Muon, Trainer, apply_affine, ema_update, epoch_order,
+                                 fit_profile, lr_factor, orthogonalise, posthoc_weights, power_gamma, random_affine,
+                                 seed_step)
 
 IMAGES, LABELS = draw_flowers(24, 16)
 DATA = SimpleNamespace(images=IMAGES, labels=LABELS, class_names=DRAWN_NAMES)
@@ -101,8 +102,9 @@ def test_seed_step_depends_on_all_numbers():
     assert len({*draws}) == 4
     assert draw(0, 1).item() == draws[0]
 
-def test_state_goes_on_exactly():
-    settings = dict(attention=True, augment=.12, tracks=[.1])
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_state_goes_on_exactly(optimizer):
+    settings = dict(attention=True, augment=.12, tracks=[.1], optimizer=optimizer)
     one, two = train(make(**settings), 3), make(**settings)
     # as it comes from a file
     two.load_state_dict(copy.deepcopy(one.state_dict()))
@@ -146,16 +148,17 @@ def test_images_that_do_not_fit(monkeypatch):
 
 # Gradients
 
-def test_not_a_number_changes_nothing():
-    trainer = train(make(), 2)
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_not_a_number_changes_nothing(optimizer):
+    trainer = train(make(optimizer=optimizer), 2)
     before = flat(trainer)
     mend = spoil(trainer)
     train(trainer, 2)
     after = flat(trainer)
     loss = trainer.meter.read()
     mend()
-    net = [k for k in before if k[0] == 'net']
-    assert all(torch.equal(before[k], after[k]) for k in net)
+    kept = [k for k in before if k[0] in ('net', 'opt')]
+    assert all(torch.equal(before[k], after[k]) for k in kept)
     assert trainer.skipped.tolist() == [2, 2]
     assert math.isfinite(loss)
     assert train(trainer, 1).skipped.tolist() == [0, 2]
@@ -170,6 +173,48 @@ def test_device_that_ignores_found_inf():
     trainer.clip_gradient()
     assert p.grad is None
     assert trainer.skipped.tolist() == [1, 1]
+
+def test_singular_values_become_alike():
+    torch.manual_seed(0)
+    x = torch.randn(40, 12)@torch.randn(12, 90)
+    values = torch.linalg.svdvals(orthogonalise(x))
+    assert .6 < values[11] <= values[0] < 1.3 and values[12] < .01
+    assert torch.allclose(orthogonalise(x.T), orthogonalise(x).T, atol=1e-4)
+
+def newton_schulz(x):
+    "The iteration as Jordan et al. write it, in float64."
+    x = x.double()/x.norm()
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445*x - 4.775*square @ x + 2.0315*square @ square @ x
+    return x
+
+def test_iteration_is_that_of_the_paper():
+    torch.manual_seed(0)
+    x = torch.randn(24, 90)
+    assert (orthogonalise(x) - newton_schulz(x)).abs().max() < 1e-4
+
+def test_muon_moves_kernels_in_all_directions_alike():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 8, 3))
+    params = list(net.parameters())
+    opt = Muon(params, .1, weight_decay=0.)
+    before = [p.detach().clone() for p in params]
+    net(torch.randn(1, 3, 8, 8)).square().sum().backward()
+    assert [p.shape for p in opt.kernels()] == [(8, 16, 3, 3)]
+    opt.step()
+    moved = [p.detach() - old for p, old in zip(params, before)]
+    # as large as the steps of AdamW: .2 of the rate
+    assert moved[2].square().mean().sqrt() == pytest.approx(.02, rel=.2)
+    assert moved[0].abs().max() == pytest.approx(.1, rel=.01)
+    # the second step remembers the first
+    average = opt.state[params[2]]['average'].clone()
+    opt.zero_grad()
+    assert opt.kernels() == []
+    net(torch.randn(1, 3, 8, 8)).square().sum().backward()
+    wanted = .95*average + .05*params[2].grad
+    opt.step()
+    assert torch.allclose(opt.state[params[2]]['average'], wanted)
 
 def test_long_gradient_is_shortened():
     trainer = make()
