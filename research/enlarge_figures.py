@@ -5,7 +5,7 @@
     python research/enlarge_figures.py --data FOLDER --install  and write nbs/results/enlarge.json and the card
 
 FOLDER holds parquet files of 64 and of 256 px; of a single file, the other size is made. Enlarged are photos of the
-split `validation`, which no model has seen, shrunk to 64 px, and generated images of 64 px. The enlarger learns from
+split `validation`, which no model has seen: shrunk here, and as the file of 64 px has them; and generated images. The enlarger learns from
 the split `test` alone, so that settings can be chosen by `train`. Images and features are kept in --out: stopped, and
 started again, the script goes on where it was."""
 import json
@@ -32,6 +32,7 @@ MODELS = 'attention', 'baseline'
 # settings are chosen by photos that neither the enlarger has seen nor anything is judged by
 SEARCH_SPLIT = 'train'
 CHUNK = 60
+FILED = 'photos of the 64 px file'
 RESULT = top/'nbs/results/enlarge.json'
 CARD = top/'flowerdiff/weights/enlarge.md'
 
@@ -97,29 +98,34 @@ class Job:
     out: Path # folder for what is kept
     extract: Extractor # of features
     photos: torch.Tensor # uint8 (n, 3, 256, 256)
+    filed: torch.Tensor # float (n, 3, 64, 64): the same as the file of 64 px has them
     originals: np.ndarray # (n, D) their features
     real: np.ndarray # (N, D) features of photos, to compare generated images with
     seed: int # of generated images, and of the detail
 
 def judge_job(
     out:Path,
-    ref:Reference, # photos of 256 px
+    refs:dict, # size -> Reference
     n:int, # how many to enlarge
 )->Job:
     "Take held-out photos."
+    ref = refs[LARGE]
     photos = ref.held_out.images[:n]
-    return Job(out, ref.extract, photos, ref.unseen[:n], ref.unseen, JUDGE_SEED)
+    filed = to_float(refs[SMALL].held_out.images[:n])
+    return Job(out, ref.extract, photos, filed, ref.unseen[:n], ref.unseen, JUDGE_SEED)
 
 def search_job(
     out:Path,
     extract:Extractor, # of features
     photos:ImageDataset, # of 256 px
+    small:ImageDataset, # the same of 64 px
     n:int, # how many to enlarge
 )->Job:
     "Take some photos of all classes."
     order = np.random.default_rng(0).permutation(len(photos))
     some, features = order[:n], extract(photos.images)
-    return Job(out, extract, photos.images[some], features[some], features, SEARCH_SEED)
+    filed = to_float(small.images[some])
+    return Job(out, extract, photos.images[some], filed, features[some], features, SEARCH_SEED)
 
 def shrink_photos(
     photos:torch.Tensor, # uint8 (N, 3, H, W)
@@ -222,10 +228,9 @@ def compare_ways(
 ):
     "Print what each way achieves, and at the end all of them, best first."
     name, *_ = MODELS
-    made = generate(job, load(name), name, classes)
-    low, found = shrink_photos(job.photos), []
+    made, found = generate(job, load(name), name, classes), []
     for way in [BICUBIC, LANCZOS, *ways]:
-        photos = measure(job, 'photos', low, way, pairs=True)
+        photos = measure(job, FILED, job.filed, way, pairs=True)
         photos = metrics(photos, job.originals, job.originals)
         others = metrics(measure(job, name, made, way), job.real)
         line = f'{way.nfe} {way.name:50}  photos: {metrics_text(photos)}  {name}: {metrics_text(others)}'
@@ -291,9 +296,7 @@ def judge(
     j = Judge(job, refs, [])
     j.add_baselines()
     j.add_photos('photos', shrink_photos(job.photos), [BICUBIC, LANCZOS, ours])
-    n = len(job.photos)
-    filed = to_float(refs[SMALL].held_out.images[:n])
-    j.add_photos('photos of the 64 px file', filed, [BICUBIC, ours])
+    j.add_photos(FILED, job.filed, [BICUBIC, LANCZOS, ours])
     ratios = {}
     for name in MODELS:
         fd = j.add_generated(name, [BICUBIC, ours])
@@ -397,16 +400,16 @@ def enlarge_figures(
         known = m.config.training['data']['splits']
         seen = f"{enlarger} has seen the photos of {SEARCH_SPLIT}: nothing can be chosen by them"
         check(SEARCH_SPLIT not in known, seen)
-        photos = load_images(data, LARGE, SEARCH_SPLIT)
+        photos, small = [load_images(data, size, SEARCH_SPLIT) for size in (LARGE, SMALL)]
         chosen = json.loads(settings) if settings else SEARCHED
         ways = [enlarger_way(m, s) for s in chosen]
         classes = held_out_classes(load(MODELS[0]), photos)
-        return compare_ways(search_job(out, extract, photos, n or 128), ways, classes)
+        return compare_ways(search_job(out, extract, photos, small, n or 128), ways, classes)
     refs = {size: Reference(data, extract, size) for size in (LARGE, SMALL)}
     large = refs[LARGE]
     ours = enlarger_way(m, json.loads(settings or '{}'))
     found = describe(m, ours, large)
-    found |= judge(judge_job(out, large, n or 1020), ours._replace(name='enlarge'), refs)
+    found |= judge(judge_job(out, refs, n or 1020), ours._replace(name='enlarge'), refs)
     print(table(found), found['ratios'], sep='\n\n')
     write_json(out/'enlarge.json', found)
     if not install: return

@@ -5,7 +5,7 @@ from functools import partial
 import pytest, torch
 from flowerdiff import models
 from flowerdiff.config import ModelConfig, build
-from flowerdiff.enlarging import DetailDenoiser, EnlargeUNet, enlarge_bicubic, in_tiles
+from flowerdiff.enlarging import DetailDenoiser, EnlargeUNet, enlarge_bicubic, in_tiles, shrink, shrink_as_file
 from flowerdiff.guidance import Guidance
 from flowerdiff.images import draw_flowers, size_pair, to_float
 from flowerdiff.core import bundled
@@ -52,6 +52,46 @@ def low_images(h, w):
     torch.manual_seed(h)
     x, low = torch.randn(2, 1, 3, h, w)
     return x, dict(low=low, low_sigma=torch.tensor([.1]))
+
+# small images as files have them
+
+BOX, BICUBIC, LANCZOS = 0., .4, .9
+WITHOUT = .9
+
+def pale_flower():
+    "Draw a flower far from black and white, where files would cut values off."
+    return 64 + draw_flowers(1, 64)[0][0]//2
+
+def shrink_flower(which, quality, channels=3):
+    "Shrink a drawn flower."
+    twice = pale_flower().repeat(2, 1, 1)
+    u = torch.tensor([which, quality])
+    return shrink_as_file(twice[:channels], u)
+
+def distance(a, b):
+    "Find the largest difference."
+    return (a.float() - b.float()).abs().max()
+
+def test_small_images_by_each_filter():
+    flower = pale_flower()[None].float()
+    means = torch.nn.functional.avg_pool2d(flower, 4)
+    # Pillow rounds to whole numbers after each axis
+    box, bicubic, lanczos = [shrink_flower(which, WITHOUT) for which in (BOX, BICUBIC, LANCZOS)]
+    assert distance(box, means[0]) <= 1
+    assert distance(bicubic, shrink(flower)[0]) <= 1.5
+    assert lanczos.float().std() > bicubic.float().std()
+
+def test_less_quality_more_error():
+    exact = shrink_flower(LANCZOS, WITHOUT)
+    def error(u): return distance(shrink_flower(LANCZOS, u), exact)
+    assert error(0.) > error(.49) > 0
+    assert error(.5) == 0
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_small_images_keep_their_channels(channels):
+    small = shrink_flower(BOX, 0., channels)
+    assert small.shape == (channels, 16, 16) and small.dtype == torch.uint8
+    if channels == 4: assert small.equal(shrink_flower(BOX, WITHOUT, 4))
 
 # tiles and crops
 

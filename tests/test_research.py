@@ -145,7 +145,8 @@ def enlarge_job(folder, n=8):
         x = torch.nn.functional.adaptive_avg_pool2d(x.float(), 4)
         return x.flatten(1).double().numpy()
     features = extract(photos)
-    return e, e.Job(folder, extract, photos, features, features, seed=0)
+    filed = e.shrink_photos(photos)
+    return e, e.Job(folder, extract, photos, filed, features, features, seed=0)
 
 def test_enlarged_photos_are_compared_with_their_originals(tmp_path):
     "Photos that come back 4 bytes too bright have a PSNR that can be computed by hand."
