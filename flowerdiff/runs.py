@@ -146,7 +146,7 @@ def fetch(self:Run,
     return images, labels
 
 # %% ../nbs/17_runs.ipynb #ba435841
-PACKAGES = 'torch', 'torchvision', 'accelerate', 'safetensors', 'numpy'
+PACKAGES = 'torch', 'torchvision', 'accelerate', 'safetensors', 'numpy', 'pillow'
 
 def list_versions()->dict: # name -> version
     "List the software that a result depends on."

@@ -265,35 +265,32 @@ def read(self:LossMeter,
 
 # %% ../nbs/06_training.ipynb #0c0a0002
 def orthogonalise(
-    x:torch.Tensor, # (A, B)
-    steps:int=5, # how often the polynomial is applied
-)->torch.Tensor: # (A, B), its singular values near 1
-    "Bring all singular values near 1, by an iteration of Newton and Schulz."
+    x:torch.Tensor, # (A, B), A at most B
+)->torch.Tensor: # (A, B), its singular values near 1, but for tiny ones
+    "Bring singular values near 1, by a Newton-Schulz iteration (Jordan et al. 2024)."
     x = x/(x.norm() + 1e-7)
     a, b, c = 3.4445, -4.775, 2.0315
-    # polynomials of the small x @ x.T, collected, to be applied to x at the end
-    square, one = x @ x.T, torch.eye(len(x), device=x.device)
-    collected = one
-    for _ in range(steps):
-        now = a*one + b*square + c*square @ square
-        collected = now @ collected
-        square = now @ square @ now
-    return collected @ x
-
+    square, one = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
+    # the polynomials are small matrices: they are multiplied first, and x once, at the end
+    product = one
+    for _ in range(5):
+        factor = a*one + b*square + c*square @ square
+        product = factor @ product
+        square = factor @ square @ factor
+    return product @ x
 
 # %% ../nbs/06_training.ipynb #0c0a0006
 class Muon(torch.optim.AdamW):
-    "Muon for 3x3 kernels inside of a network, AdamW for all other weights."
+    "Muon for 3x3 kernels, without weight decay, and AdamW for all other weights (Jordan et al. 2024, Liu et al. 2025)."
     momentum = .95
     # true: the gradient is not finite, and the step is skipped
     found_inf = None
 
     def kernels(self)->list: # of parameters with a gradient
         "List the weights that Muon moves."
-        def inner(p): return p.shape[2:] == (3, 3) and min(p.shape[:2]) >= 8
+        def kernel(p): return p.shape[2:] == (3, 3) and min(p.shape[:2]) >= 8
         params = self.param_groups[0]['params']
-        return [p for p in params if inner(p) and p.grad is not None]
-
+        return [p for p in params if kernel(p) and p.grad is not None]
 
 # %% ../nbs/06_training.ipynb #0c0a0007
 @patch
@@ -307,23 +304,22 @@ def step(self:Muon):
     if self.found_inf: return
     for p, grad in grads.items(): self.move(p, grad)
 
-
 # %% ../nbs/06_training.ipynb #0c0a0008
 @patch
 def move(self:Muon,
     p:torch.Tensor, # kernel (nf, ni, 3, 3), changed in place
-    grad:torch.Tensor, # likewise
+    grad:torch.Tensor, # its gradient, same shape
 ):
     "Update a kernel."
     state = self.state[p]
-    if not state: state['average'] = torch.zeros_like(p)
+    # torch's Adam expects a step count of all that has a state
+    if not state: state |= dict(step=torch.zeros(()), average=torch.zeros_like(p))
     average = state['average'].lerp_(grad, 1 - self.momentum)
     change = grad.lerp(average, self.momentum).flatten(1)
     scale = .2*max(change.shape)**.5*self.param_groups[0]['lr']
     p.sub_(scale*orthogonalise(change).view_as(p))
 
 OPTIMIZERS = dict(adamw=torch.optim.AdamW, muon=Muon)
-
 
 # %% ../nbs/06_training.ipynb #c8bd7411
 class Trainer:

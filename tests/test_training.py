@@ -179,7 +179,6 @@ def test_singular_values_become_alike():
     x = torch.randn(40, 12)@torch.randn(12, 90)
     values = torch.linalg.svdvals(orthogonalise(x))
     assert .6 < values[11] <= values[0] < 1.3 and values[12] < .01
-    assert torch.allclose(orthogonalise(x.T), orthogonalise(x).T, atol=1e-4)
 
 def newton_schulz(x):
     "The iteration as Jordan et al. write it, in float64."
@@ -204,9 +203,11 @@ def test_muon_moves_kernels_in_all_directions_alike():
     assert [p.shape for p in opt.kernels()] == [(8, 16, 3, 3)]
     opt.step()
     moved = [p.detach() - old for p, old in zip(params, before)]
-    # as large as the steps of AdamW: .2 of the rate
+    # as large as the steps of AdamW usually are; the first one is as large as the rate
     assert moved[2].square().mean().sqrt() == pytest.approx(.02, rel=.2)
     assert moved[0].abs().max() == pytest.approx(.1, rel=.01)
+    # a copy goes on with what was learnt
+    assert copy.deepcopy(opt).state_dict()['state'].keys() == opt.state_dict()['state'].keys()
     # the second step remembers the first
     average = opt.state[params[2]]['average'].clone()
     opt.zero_grad()
