@@ -254,7 +254,7 @@ def enlarge(
     file:str, # image to enlarge
     out:str=None, # image file to write: .png, .jpg or .webp (photo-4x.png, next to photo.jpg)
     model:str='enlarge', # enlarge, a model that names an enlarger, the folder of a training run, or a Hub repository (owner/name)
-    low_sigma:float=.01, # noise to add to the image first, .002 to 2: the more, the more detail is invented
+    low_sigma:float=.015, # noise to add to the image first, .002 to 2: the more, the more detail is invented
     seed:int=0, # the same seed, the same detail
     device:str=None, # cuda, mps or cpu (the fastest there is)
 ):

@@ -525,7 +525,7 @@ def check_low(self:Model,
     check_floats(images)
 
 # %% ../nbs/11_models.ipynb #e1000011
-LOW_SIGMA = .01
+LOW_SIGMA = .015
 
 @patch
 def enlarge_one(self:Model,

@@ -29,7 +29,7 @@ from .data import ImageDataset, ImageStream
 DEFAULTS = dict(
     baseline=dict(lr=2e-3, prediction='eps', schedule='linear', preset=dict(clip=True, sigma_max=20.)),
     attention=dict(lr=5e-4, prediction='v', schedule='cosine', augment=.12, net=dict(dropout=.1)),
-    enlarge=dict(lr=1e-3, prediction='edm', schedule='cosine', preset=dict(sampler='ddim', spacing=[4., 0.], clip=True)))
+    enlarge=dict(lr=1e-3, prediction='edm', schedule='cosine', preset=dict(sampler='ddim', spacing=[.8, 0.], clip=True)))
 EMPTY = dict(tracks=[], noise_options={}, augment=0., net={}, preset={})
 
 # %% ../nbs/15_settings.ipynb #29b77dab

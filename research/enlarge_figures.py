@@ -84,11 +84,11 @@ def enlarger_way(
     return Way(name, plan.nfe, enlarge, key)
 
 # with little noise at the start, an enlarger takes what is missing for known to be smooth
-LEVELS = [4, 0], [20, 0], [1, 0], [.3, 0], [4, .5, 0], [4, 1, 0], [.5, .1, 0], [4, 1, .3, 0]
-BASE = dict(sampler='ddim', sigmas=[4, 0], low_sigma=.01)
+LEVELS = [4, 0], [1.2, 0], [.8, 0], [.5, 0], [4, .5, 0], [1.2, .2, 0], [.8, .15, 0], [1.2, .3, .08, 0]
+BASE = dict(sampler='ddim', sigmas=[.8, 0], low_sigma=.015)
 SEARCHED = [BASE | dict(sigmas=levels) for levels in LEVELS]
-SEARCHED += [BASE | dict(low_sigma=low) for low in (.002, .005, .015, .02, .03)]
-SEARCHED += [BASE | dict(sampler=name, sigmas=[4, .5, 0]) for name in ('dpmpp_2m', 'euler_ancestral')]
+SEARCHED += [BASE | dict(low_sigma=low) for low in (.002, .005, .01, .02, .03)]
+SEARCHED += [BASE | dict(sampler=name, sigmas=[1.2, .2, 0]) for name in ('dpmpp_2m', 'euler_ancestral')]
 
 # What is enlarged
 
