@@ -5,9 +5,9 @@
     python research/enlarge_figures.py --data FOLDER --install  and write nbs/results/enlarge.json and the card
 
 FOLDER holds parquet files of 64 and of 256 px; of a single file, the other size is made. Enlarged are photos of the
-split `validation`, which no model has seen: shrunk here, and as the file of 64 px has them; and generated images. The enlarger learns from
-the split `test` alone, so that settings can be chosen by `train`. Images and features are kept in --out: stopped, and
-started again, the script goes on where it was."""
+split `validation`, which no model has seen, shrunk here, and as the file of 64 px has them; and generated images. The
+enlarger learns from the split `test` alone, so that settings can be chosen by `train`. Images and features are kept in
+--out: stopped, and started again, the script goes on where it was."""
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
