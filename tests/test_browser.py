@@ -112,11 +112,12 @@ LIFE = """e => new Promise(done => {
     generate.click()
     look() })"""
 
-# For each new size of the first image: pixels in it, and where it is on the page
-PLACES = """e => { window.places = []
+# For each new size of the first image: pixels in it, where it is on the page, and the number of what the images show then
+PLACES = 'e => { const pixels = ' + PIXELS + """
+    window.places = []
     const canvas = e.querySelector('canvas')
     new MutationObserver(() => { const r = canvas.getBoundingClientRect()
-        window.places.push([canvas.width, r.left, r.width, r.height]) }).observe(canvas, {attributes: true}) }"""
+        window.places.push([canvas.width, r.left, r.width, r.height, pixels(e)]) }).observe(canvas, {attributes: true}) }"""
 
 # A kernel that never comes must not keep the test for ever: `evaluate` has no time limit of its own
 KERNEL_IS_THERE = """() => Promise.race([
@@ -503,25 +504,24 @@ def test_enlarging(dashboard, page, tmp_path):
     other.on = page.locator('.flowerdiff').first
     for one in (d, other):
         unfold(one)
-        one.write('Images', 4)
+        one.write('Images', 12)
     other.button('plain').click()
     d.button('256').click()
     d.press()
-    d.on.locator('.flowerdiff-caption', has_text='4 images').wait_for(timeout=10000)
-    d.on.evaluate(PLACES)
+    d.on.locator('.flowerdiff-caption', has_text='12 images').wait_for(timeout=10000)
+    d.grid.evaluate(PLACES)
     other.press()
-    page.wait_for_function('window.places.length')
-    partly = d.pixels()
-    assert other.end(text='4 images · plain') is not None
-    assert d.end(text='4 images · size 256 · with attention') != partly
-    widths, *places = zip(*page.evaluate('window.places'))
+    assert other.end(text='12 images · plain') is not None
+    all_large = d.end(text='12 images · size 256 · with attention')
+    widths, *places, shown = zip(*page.evaluate('window.places'))
+    assert shown[0] != all_large, 'none was small when the first was large'
     assert {*widths} == {256} and [len({*numbers}) for numbers in places] == [1, 1, 1], f'the grid has moved: {places}'
     d.pick(2)
     d.says('Image 2 of seed 0')
     assert d.large.evaluate('c => c.width') == 256
     assert Image.open(download(d, 'Save PNG', tmp_path)).size == (256, 256)
     im = Image.open(download(d, 'PNG', tmp_path))
-    assert im.size == (4*258 + 2, 260) and json.loads(im.text['flowerdiff'])[0]['size'] == 256
+    assert im.size == (12*258 + 2, 260) and json.loads(im.text['flowerdiff'])[0]['size'] == 256
 
 def command(name, folder):
     "A command of the package, as pip would write it."
