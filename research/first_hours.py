@@ -7,15 +7,17 @@
 Each has one thread, and time is that of the processor, so that nothing else counts. flowerdiff's includes the previews
 and the losses that it measures on the way. diffusers' example, stopped and started again, goes on at its last save;
 flowerdiff's at the beginning of a stage. It stops by the clock, so give it a core of its own: what another program takes
-from it is lost to it. The result is nbs/results/first_hours.json, with some samples of both beside it."""
+from it is lost to it. The result is nbs/results/first_hours.json, with some samples of both beside it, and how far
+flowerdiff's had come at some moments. nbs/first_hours.ipynb shows it."""
 import importlib.metadata, time
 from pathlib import Path
 import torch, torch.nn.functional as F
 from fastcore.script import call_parse
 from flowerdiff.baseline_unet import net_cost
+from flowerdiff.checkpoints import posthoc, snapshot_files
 from flowerdiff.core import atomic_write, check_choice, make_folder
 from flowerdiff.data import load_images, read_folder
-from flowerdiff.distances import Extractor
+from flowerdiff.distances import Extractor, frechet, kid
 from flowerdiff.evaluation import Reference, evaluate, folder_generator, real_baseline, table
 from flowerdiff.images import make_grid_image, to_float, write_png
 from flowerdiff.models import load
@@ -26,6 +28,9 @@ from common import JUDGE_SEED, cached, held_out_classes, read_json, top, with_pr
 from stage_curve import run_stage
 
 RESULT = top/'nbs/results/first_hours.json'
+
+# length of the average that is judged on the way, relative to the training so far
+AVERAGE = .1
 
 # diffusers
 
@@ -160,7 +165,7 @@ def run_flowerdiff(job):
         folder = job.out/f'stage-{i}'
         def work(): return run_stage(folder, job.images, job.held_out, stage, init, recipe)
         del stage['epochs']
-        stage['minutes'] = job.minutes/len(stages)
+        stage |= dict(minutes=job.minutes/len(stages), tracks=[.05, .1])
         done.append(cached(folder.with_suffix('.json'), work))
         init = folder
     m = with_preset(load(init), load('attention').config.preset)
@@ -196,6 +201,41 @@ def judge(name, job, ref):
     column = evaluate(folder_generator(folder), ref, against='held_out')
     return column | read_json(job.out/f'{name}.json')
 
+def draw_as_judged(job, m, n):
+    "Sample as a model is judged, in the size of the photos."
+    plan, drawn = m.plan(), []
+    for start in range(0, n, 64):
+        size = min(64, n - start)
+        drawn.append(m.sample(size, classes=job.classes, seed=JUDGE_SEED, start=start, plan=plan))
+    large = F.interpolate(torch.cat(drawn), job.images.size, mode='bicubic', antialias=True)
+    return large.clamp(-1, 1)
+
+def judge_progress(
+    job,
+    ref:Reference, # real images
+    count:int=6, # moments in a stage
+    n:int=256, # samples at each
+)->list: # of minutes, images seen so far, size of the stage, FD and KID
+    "Judge what flowerdiff had learnt at some moments: the average of the weights until then."
+    found, minutes, images = [], 0., 0
+    for file in sorted(job.out.glob('stage-*.json')):
+        stage, folder = read_json(file), file.with_suffix('')
+        m = with_preset(load(folder), load('attention').config.preset)
+        steps = [int(f.stem) for f in snapshot_files(folder)]
+        for k in range(1, count + 1):
+            step = steps[k*len(steps)//count - 1]
+            share = step/steps[-1]
+            m.net.load_state_dict(posthoc(folder, AVERAGE, step))
+            made = ref.extract(draw_as_judged(job, m, n))
+            point = dict(size=stage['size'], minutes=minutes + share*stage['minutes'])
+            point['images'] = images + round(share*stage['images'])
+            point |= dict(fd=frechet(made, ref.unseen), kid=kid(made, ref.unseen).value)
+            print(point, flush=True)
+            found.append(point)
+        minutes += stage['minutes']
+        images += stage['images']
+    return found
+
 WHO = dict(diffusers=run_diffusers, flowerdiff=run_flowerdiff)
 
 class Job:
@@ -223,7 +263,9 @@ def main(
     if who: return
     ref = Reference(data, Extractor(device='cpu'), 64)
     columns = [judge(name, job, ref) for name in WHO]
+    progress = cached(job.out/'progress.json', lambda: judge_progress(job, ref))
     floor = real_baseline(ref, n, against='held_out')
     print(table([*columns, floor]))
     versions = dict(diffusers=importlib.metadata.version('diffusers'))
-    write_json(RESULT, dict(columns=columns, floor=floor, machine=describe_machine('cpu'), versions=versions))
+    result = dict(columns=columns, floor=floor, progress=progress)
+    write_json(RESULT, result | dict(machine=describe_machine('cpu'), versions=versions))

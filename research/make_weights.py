@@ -33,8 +33,7 @@ WEIGHTS = 1.3, 1.7, 2.2, 3., 4. # of the guidance
 INTERVALS = (.2, 2.), (.3, 5.), ALWAYS
 TINY = dict(net=dict(widths=[16, 32]), size=16, batch_size=16, tracks=[.05, .1])
 LIMITS = """Bad at: what is larger than a blossom (whole plants, bunches, backgrounds with things in them), classes with
-few images (the rarest has {rarest} of {all:,}), and everything that is no flower. It makes {height} x {width} pixels
-and nothing larger."""
+few images (the rarest has {rarest} of {all:,}), and everything that is no flower. It makes {height} x {width} pixels."""
 
 # Train
 
@@ -155,8 +154,11 @@ def search_spacing(
 def choose_preset(m, job, nfe):
     "Choose how to make an image with `nfe` evaluations: sampler and spacing, lowest noise level, guidance, all levels."
     search = Search(m, job, nfe)
-    own = dict(interval=list(ALWAYS)) | m.config.preset
-    samplers = SAMPLERS[:3] if job.quick else SAMPLERS
+    # a guided one may cost too much with any sampler
+    own = m.config.preset | dict(guidance=1., interval=list(ALWAYS))
+    # with many evaluations the samplers agree, and where the steps lie matters little
+    few = nfe <= 10
+    samplers = SAMPLERS[:3 if job.quick else None] if few else SAMPLERS[:1]
     ways = [dict(sampler=s, spacing=spacing, steps=nfe) for s, spacing in samplers]
     best = search.best_of(own | way for way in ways)
     lowest = (.002, .005, .01, .05)
@@ -164,8 +166,9 @@ def choose_preset(m, job, nfe):
     weights = WEIGHTS[-1:] if job.quick else WEIGHTS
     if m.classes: best = search.best_of(guided_presets(m, best, nfe, weights))
     effort = (8, 2) if job.quick else ()
-    try: best = search.best_of([search_spacing(with_preset(m, best), *effort)])
-    except FlowerDiffError as e: print(f'no search for noise levels: {e}')
+    if few:
+        try: best = search.best_of([search_spacing(with_preset(m, best), *effort)])
+        except FlowerDiffError as e: print(f'no search for noise levels: {e}')
     judged = search.score(best, JUDGE_SEED)
     print(f'{nfe} evaluations, on another seed: {kid_text(judged)}', flush=True)
     return dict(best=best, judged=judged, tried=search.ranked())
@@ -192,7 +195,7 @@ def judge_preset(name, job, m, way):
     "Judge a preset of the chosen model."
     title = name if way == 'default' else f'{name}, {way}'
     generator = model_generator(m, title, preset=way)
-    return evaluate(generator, job.ref, job.n, job.seeds)
+    return evaluate(generator, job.ref, job.n, job.seeds, job.against)
 
 def limits(m, data):
     "Say what a model is bad at."
@@ -207,7 +210,7 @@ def judge(name, job):
     m = load(folder, job.device)
     def file(part): return job.out/f'{name}-{part}.json'
     columns = [cached(file(f'judged-{way}'), lambda: judge_preset(name, job, m, way)) for way in NFE]
-    baseline = real_baseline(job.ref, job.n or len(job.ref.all))
+    baseline = real_baseline(job.ref, job.n or len(job.ref.real[job.against]), against=job.against)
     print(table([*columns, baseline]))
     tried = {way: read_json(file(way))['tried'] for way in NFE}
     result = dict(others=columns[1:], floor=baseline)
@@ -241,6 +244,7 @@ def make_weights(
     if {'choose', 'judge'} & {*stages}:
         size = TINY['size'] if quick else read_recipe('attention')['size']
         job.ref = Reference(data, Extractor(device=device), size)
+        job.against = 'all' if job.ref.unseen is None else 'held_out'
     for name in models:
         if 'choose' in stages: choose(name, job)
         if 'judge' in stages: judge(name, job)

@@ -95,6 +95,24 @@ def test_first_hours_are_judged(tmp_path, monkeypatch):
     assert found['figures']['fd']['mean'] == pytest.approx(0, abs=1e-3)
     assert (tmp_path/'results/first/mine.jpg').read_bytes()[:2] == b'\xff\xd8'
 
+def test_progress_is_judged(tmp_path, monkeypatch):
+    "Moments of two stages, in order; samples of the smaller size are enlarged."
+    import first_hours as f
+    from test_evaluation import EXTRACTORS, ExtractorSpec, random_net, reference
+    monkeypatch.setenv('FLOWERDIFF_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setitem(EXTRACTORS, 'random', ExtractorSpec(random_net, 8, (127.5,)*3, (127.5,)*3))
+    ref = reference()
+    shared = dict(model='baseline', net=dict(widths=[32]), tracks=[.05, .1], augment=0., batch_size=12)
+    for i, size in enumerate((8, 16)):
+        stage = f.run_stage(tmp_path/f'stage-{i}', ref.train, ref.held_out, dict(size=size, epochs=4), None, shared)
+        f.write_json(tmp_path/f'stage-{i}.json', stage | dict(minutes=10.))
+    job = SimpleNamespace(out=tmp_path, images=ref.train, classes=None)
+    found = f.judge_progress(job, ref, count=2, n=12)
+    assert [p['size'] for p in found] == [8, 8, 16, 16]
+    assert [p['minutes'] for p in found] == [5, 10, 15, 20]
+    assert [p['images'] for p in found] == [120, 240, 360, 480]
+    assert all(p['fd'] > 0 for p in found)
+
 def test_search_survives_impossible_presets(monkeypatch):
     "An impossible preset is skipped, one that costs too much too, and the best of the rest wins."
     import make_weights as w
