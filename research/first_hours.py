@@ -174,7 +174,8 @@ def run_flowerdiff(job):
     write_samples(sample, job.out/'flowerdiff', job.n)
     params, gflop = net_cost(m.net, m.config.size[0])
     about = dict(minutes=sum(s['minutes'] for s in done), images={s['size']: s['images'] for s in done})
-    return about | dict(mparams=params, gflop=gflop, nfe=plan.nfe, sampler=plan.sampler)
+    about |= dict(nfe=plan.nfe, sampler=plan.sampler, guidance=plan.guidance.weight)
+    return about | dict(mparams=params, gflop=gflop)
 
 # Judge
 
@@ -201,15 +202,6 @@ def judge(name, job, ref):
     column = evaluate(folder_generator(folder), ref, against='held_out')
     return column | read_json(job.out/f'{name}.json')
 
-def draw_as_judged(job, m, n):
-    "Sample as a model is judged, in the size of the photos."
-    plan, drawn = m.plan(), []
-    for start in range(0, n, 64):
-        size = min(64, n - start)
-        drawn.append(m.sample(size, classes=job.classes, seed=JUDGE_SEED, start=start, plan=plan))
-    large = F.interpolate(torch.cat(drawn), job.images.size, mode='bicubic', antialias=True)
-    return large.clamp(-1, 1)
-
 def judge_progress(
     job,
     ref:Reference, # real images
@@ -226,7 +218,9 @@ def judge_progress(
             step = steps[k*len(steps)//count - 1]
             share = step/steps[-1]
             m.net.load_state_dict(posthoc(folder, AVERAGE, step))
-            made = ref.extract(draw_as_judged(job, m, n))
+            drawn = m.sample(n, classes=job.classes, seed=JUDGE_SEED)
+            large = F.interpolate(drawn, job.images.size, mode='bicubic', antialias=True)
+            made = ref.extract(large.clamp(-1, 1))
             point = dict(size=stage['size'], minutes=minutes + share*stage['minutes'])
             point['images'] = images + round(share*stage['images'])
             point |= dict(fd=frechet(made, ref.unseen), kid=kid(made, ref.unseen).value)

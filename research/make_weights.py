@@ -158,15 +158,16 @@ def choose_preset(m, job, nfe):
     own = m.config.preset | dict(guidance=1., interval=list(ALWAYS))
     # with many evaluations the samplers agree, and where the steps lie matters little
     few = nfe <= 10
-    samplers = SAMPLERS[:3 if job.quick else None] if few else SAMPLERS[:1]
+    samplers = SAMPLERS[:1]
+    if few: samplers = SAMPLERS[:3] if job.quick else SAMPLERS
     ways = [dict(sampler=s, spacing=spacing, steps=nfe) for s, spacing in samplers]
     best = search.best_of(own | way for way in ways)
     lowest = (.002, .005, .01, .05)
     best = search.best_of(best | dict(sigma_min=low) for low in lowest)
     weights = WEIGHTS[-1:] if job.quick else WEIGHTS
     if m.classes: best = search.best_of(guided_presets(m, best, nfe, weights))
-    effort = (8, 2) if job.quick else ()
     if few:
+        effort = (8, 2) if job.quick else ()
         try: best = search.best_of([search_spacing(with_preset(m, best), *effort)])
         except FlowerDiffError as e: print(f'no search for noise levels: {e}')
     judged = search.score(best, JUDGE_SEED)

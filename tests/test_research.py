@@ -107,11 +107,17 @@ def test_progress_is_judged(tmp_path, monkeypatch):
         stage = f.run_stage(tmp_path/f'stage-{i}', ref.train, ref.held_out, dict(size=size, epochs=4), None, shared)
         f.write_json(tmp_path/f'stage-{i}.json', stage | dict(minutes=10.))
     job = SimpleNamespace(out=tmp_path, images=ref.train, classes=None)
+    extract, drawn = ref.extract, []
+    def look(x):
+        drawn.append(x)
+        return extract(x)
+    ref.extract = look
     found = f.judge_progress(job, ref, count=2, n=12)
+    assert all(x.shape == (12, 3, 16, 16) and x.abs().max() <= 1 for x in drawn)
+    assert len({p['fd'] for p in found}) == 4, 'the weights of different moments are the same'
     assert [p['size'] for p in found] == [8, 8, 16, 16]
     assert [p['minutes'] for p in found] == [5, 10, 15, 20]
     assert [p['images'] for p in found] == [120, 240, 360, 480]
-    assert all(p['fd'] > 0 for p in found)
 
 def test_search_survives_impossible_presets(monkeypatch):
     "An impossible preset is skipped, one that costs too much too, and the best of the rest wins."
